@@ -1,0 +1,1 @@
+"""The shop: the small service under study, and its seeded past."""
