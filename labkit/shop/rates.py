@@ -45,7 +45,7 @@ LIVE_RATES_PER_S: dict[tuple[str, str], float] = {
 OK_STATUS: dict[tuple[str, str], str] = {
     step: "201" if step == ("POST", "/checkout/{user}") else "200" for step in LIVE_RATES_PER_S
 }
-ERROR_STATUS = "500"
+ERROR_STATUS = "503"
 
 # Share of 5xx answers on an ordinary day of the seeded history, as a fraction.  A shop on one machine that
 # nobody disturbs has none at all; months of a real one do.  At an objective of 99.9 % this burns 0.2 of the budget.
