@@ -8,7 +8,6 @@ was expected, what was seen and what to do; every error carries its data as attr
     LabkitError
      ├─ SetupError                the machine lacks something; the learner can fix it
      │   ├─ ToolMissing           (also FileNotFoundError)
-     │   ├─ WrongVersion          (also ValueError)
      │   ├─ PortInUse             (also OSError)
      │   ├─ NoSpace               (also OSError)
      │   ├─ DownloadFailed        (also OSError)
@@ -19,6 +18,8 @@ was expected, what was seen and what to do; every error carries its data as attr
      ├─ ComponentDied             (also RuntimeError)
      ├─ CommandFailed             (also RuntimeError)
      ├─ RequestFailed             (also ConnectionError)
+     ├─ UnknownName               (also LookupError)
+     ├─ InvalidValue              (also ValueError)
      ├─ QueryError
      │   ├─ QueryRejected         (also ValueError)
      │   └─ NoData                (also LookupError)
@@ -27,6 +28,7 @@ was expected, what was seen and what to do; every error carries its data as attr
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -41,6 +43,7 @@ __all__ = [
     "ConfigProblem",
     "DownloadFailed",
     "ExerciseFailed",
+    "InvalidValue",
     "LabkitError",
     "NoData",
     "NoSpace",
@@ -52,7 +55,6 @@ __all__ = [
     "RequestFailed",
     "SetupError",
     "ToolMissing",
-    "WrongVersion",
 ]
 
 
@@ -86,14 +88,6 @@ class ToolMissing(SetupError, FileNotFoundError):
 
     def __str__(self) -> str:
         return str(self.args[0])
-
-
-class WrongVersion(SetupError, ValueError):
-    """A program is there in a version that labkit does not accept."""
-
-    def __init__(self, tool: str, *, path: Path, found: str, wanted_version: str, how: str) -> None:
-        self.tool, self.path, self.found, self.wanted_version, self.how = tool, path, found, wanted_version, how
-        super().__init__(f"`{tool}` {wanted_version} is needed; {path} is version {found}. {how}")
 
 
 class PortInUse(SetupError, OSError):
@@ -209,6 +203,29 @@ class RequestFailed(LabkitError, ConnectionError):
         self.method, self.url, self.status, self.reason, self.how = method, url, status, reason, how
         got = f"HTTP {status}: {reason}" if status is not None else reason
         super().__init__(f"{method} {url} failed: {got}." + (f" {how}" if how else ""))
+
+
+class UnknownName(LabkitError, LookupError):
+    """There is no thing of this kind with this name; `nearest` is the closest known name, or None."""
+
+    def __init__(self, kind: str, name: str, *, known: Sequence[str], how: str = "") -> None:
+        close = difflib.get_close_matches(name, known, n=1)
+        self.kind, self.name, self.known, self.how = kind, name, sorted(known), how
+        self.nearest = close[0] if close else None
+        hint = f"; did you mean {self.nearest!r}?" if self.nearest else "."
+        listed = ", ".join(self.known) or "none"
+        super().__init__(f"{name!r} is not a {kind}{hint} Known: {listed}." + (f" {how}" if how else ""))
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class InvalidValue(LabkitError, ValueError):
+    """A named value is not one of those allowed."""
+
+    def __init__(self, name: str, *, expected: str, got: object) -> None:
+        self.name, self.expected, self.got = name, expected, got
+        super().__init__(f"{name} must be {expected}, got {got!r}.")
 
 
 class QueryError(LabkitError):

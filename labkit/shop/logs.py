@@ -1,0 +1,59 @@
+"""Logs as JSON, one object per line on standard output."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any
+
+from labkit.shop.config import Config
+
+__all__ = ["REQUEST_ID", "log", "set_up_logs"]
+
+# The request being served; set by the server, read by every line and every outgoing call.
+REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
+
+_logger = logging.getLogger("labkit.shop")
+
+
+class JsonFormatter(logging.Formatter):
+    """Writes time (UTC, ISO 8601, ms), level, service, instance, message, ids and the fields of `log`."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self._constant = {"service": config.service, "instance": config.instance}
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line of *record*, without a line end."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            **self._constant,
+            "message": record.getMessage(),
+            "request_id": REQUEST_ID.get(),
+            "trace_id": None,
+            "span_id": None,
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+
+def set_up_logs(config: Config) -> None:
+    """Send every log line of this process to standard output as JSON, at the configured level."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(JsonFormatter(config))
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)
+    _logger.setLevel(config.log_level)
+
+
+def log(level: int, message: str, *, failed: bool = False, **fields: Any) -> None:
+    """Write one line with *fields* beside the message; *failed* adds the traceback of the error being handled."""
+    if _logger.isEnabledFor(level):
+        _logger.log(level, "%s", message, exc_info=failed, extra={"fields": fields})
