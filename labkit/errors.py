@@ -55,6 +55,7 @@ __all__ = [
     "RequestFailed",
     "SetupError",
     "ToolMissing",
+    "UnknownName",
 ]
 
 
