@@ -124,7 +124,7 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc]
     def papermill_execute_cells(self) -> None:
         try:
             super().papermill_execute_cells()
-        except (CellTimeoutError, KeyboardInterrupt)
+        except (CellTimeoutError, KeyboardInterrupt):
             if self.watch.running is not None:
                 self.nb_man.cell_exception(self.nb.cells[self.watch.running], cell_index=self.watch.running)
                 run_sync(self._settle)()
