@@ -9,9 +9,10 @@ from pathlib import Path
 
 from labkit.errors import CommandFailed, ToolMissing
 
-__all__ = ["run", "tail"]
+__all__ = ["run", "stop_running", "tail"]
 
 _TAIL_LINES = 12
+_running: set[subprocess.Popen[str]] = set()
 
 
 def run(
@@ -40,32 +41,49 @@ def run(
     """
     args = [str(part) for part in argv]
     start = time.monotonic()
+    pipe = subprocess.PIPE
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             args,
-            capture_output=True,
+            stdin=pipe if input_text is not None else subprocess.DEVNULL,
+            stdout=pipe,
+            stderr=pipe,
             text=True,
             errors="replace",
-            timeout=timeout_s,
             cwd=cwd,
             env=env,
-            input=input_text,
-            check=False,
         )
-    except subprocess.TimeoutExpired as error:
-        said = (error.stderr or error.stdout or b"") if error else b""
-        text = said.decode(errors="replace") if isinstance(said, bytes) else said
-        raise CommandFailed(args, returncode=None, took_s=timeout_s, stderr_tail=tail(text), how=how) from error
     except FileNotFoundError as error:
         raise ToolMissing(
             args[0], wanted_version="(any)", tried=["PATH: not found"], how=how or "Run `labkit doctor`."
         ) from error
-    if done.returncode != 0:
-        said_text = done.stderr.strip() or done.stdout
+    _running.add(process)
+    try:
+        stdout, stderr = process.communicate(input_text, timeout=timeout_s)
+    except subprocess.TimeoutExpired as error:
+        process.kill()
+        stdout, stderr = process.communicate()
         raise CommandFailed(
-            args, returncode=done.returncode, took_s=time.monotonic() - start, stderr_tail=tail(said_text), how=how
+            args, returncode=None, took_s=timeout_s, stderr_tail=tail(stderr or stdout), how=how
+        ) from error
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    finally:
+        _running.discard(process)
+    if process.returncode != 0:
+        took_s = time.monotonic() - start
+        raise CommandFailed(
+            args, returncode=process.returncode, took_s=took_s, stderr_tail=tail(stderr.strip() or stdout), how=how
         )
-    return done.stdout
+    return stdout
+
+
+def stop_running() -> None:
+    """End every program that `run` is waiting for in any thread; their callers get a `CommandFailed`."""
+    for process in list(_running):
+        process.terminate()
 
 
 def tail(text: str, lines: int = _TAIL_LINES) -> str:

@@ -52,7 +52,6 @@ class Settings:
     ttl_s: float
     owner_grace_s: float
     mirror: str
-    bundle: Path | None
     lab: str
     profile: str
     pace: str
@@ -63,10 +62,6 @@ class Settings:
 
 def _path(text: str) -> Path:
     return Path(text).expanduser().absolute()
-
-
-def _optional_path(text: str) -> Path | None:
-    return _path(text) if text else None
 
 
 def _flag(text: str) -> bool:
@@ -129,7 +124,6 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "mirror", str, lambda: "", "base address of a mirror that is asked before github.com for upstream releases"
     ),
-    Setting("bundle", _optional_path, lambda: None, "folder of an offline bundle that is asked before any download"),
     Setting("lab", _one_of(*LABS), lambda: "local", "where the stack runs: " + ", ".join(LABS)),
     Setting("profile", _one_of(*PROFILES), lambda: "core", "which components run: " + ", ".join(PROFILES)),
     Setting(

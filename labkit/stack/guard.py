@@ -1,0 +1,112 @@
+"""
+The guard of one lab: a small process that ends it when nobody else can.
+
+supervisord restarts the guard if it dies; the guard ends the lab if supervisord dies, which would orphan its
+children.  It also ends the lab when its owner dies (after a grace in which a restarted kernel may rejoin it)
+and when nobody has used it for its time to live.
+
+    python -m labkit.stack.guard RUN_DIR                watch
+    python -m labkit.stack.guard RUN_DIR --end REASON   end it now, from a process that is not part of the lab
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+
+from labkit.stack.state import State, kill_all, lab_age_s, lab_processes
+
+__all__ = ["end_lab", "main", "verdict"]
+
+_EVERY_S = 0.5
+_SUPERVISOR_GRACE_S = 12
+_ORPHAN_GRACE_S = 3
+
+
+def verdict(state: State, *, orphaned_s: float | None, unused_s: float) -> str | None:
+    """
+    Why the lab must end now, or None if it may live.
+
+    Args:
+        state: what `lab.json` says.
+        orphaned_s: seconds since its owner was first seen dead; None while it lives or if there is none.
+        unused_s: seconds since anybody used the lab.
+
+    >>> lab = State("id", "/r", "core", 7, 0, 0.0, 60.0, 20.0, "up", None, None, {}, {}, {})
+    >>> verdict(lab, orphaned_s=None, unused_s=59.0) is None
+    True
+    >>> verdict(lab, orphaned_s=None, unused_s=61.0)
+    'nobody used it for 60 s (its time to live)'
+    """
+    if state.supervisor is not None and not state.supervisor.alive():
+        return "its supervisor died"
+    if orphaned_s is not None and state.owner is not None:
+        if state.phase == "starting":
+            return f"process {state.owner.pid}, which was starting it, died"
+        if orphaned_s >= state.owner_grace_s:
+            return f"its owner, process {state.owner.pid}, died and nobody rejoined within {state.owner_grace_s:g} s"
+    if state.phase == "up" and unused_s > state.ttl_s:
+        return f"nobody used it for {state.ttl_s:g} s (its time to live)"
+    return None
+
+
+def end_lab(state: State, reason: str) -> list[str]:
+    """
+    Stop everything that belongs to a lab and record why.  Safe to repeat.
+
+    Returns:
+        Command names of processes that could not be ended; an empty list is the rule.
+    """
+    if state.supervisor is not None and state.supervisor.alive():
+        # On SIGTERM supervisord stops its children in order, which lets databases close their files.
+        supervisor = psutil.Process(state.supervisor.pid)
+        kill_all([supervisor], grace_s=_SUPERVISOR_GRACE_S)
+    left = kill_all(lab_processes(state.lab_id), grace_s=_ORPHAN_GRACE_S)
+    state.end(reason)
+    return [process.name() for process in left]
+
+
+def main(argv: list[str]) -> int:
+    """Entry point of the module."""
+    run_dir = Path(argv[1])
+    if argv[2:3] == ["--end"]:
+        state = State.load(run_dir)
+        return 1 if state is not None and end_lab(state, argv[3]) else 0
+    watch(run_dir, os.environ.get("LABKIT_LAB_ID", ""))
+    return 0
+
+
+def watch(run_dir: Path, lab_id: str) -> None:
+    """Watch one lab until it ends; returns when `lab.json` is gone or belongs to another lab."""
+    orphaned_since: float | None = None
+    pause = threading.Event()
+    while not pause.wait(_EVERY_S):
+        state = State.load(run_dir)
+        if state is None or state.lab_id != lab_id:
+            return
+        orphan = state.owner is not None and not state.owner.alive()
+        orphaned_since = (orphaned_since or time.monotonic()) if orphan else None
+        orphaned_s = time.monotonic() - orphaned_since if orphaned_since is not None else None
+        reason = verdict(state, orphaned_s=orphaned_s, unused_s=lab_age_s(run_dir, state))
+        if reason is not None:
+            _end_from_outside(run_dir, reason)
+            return
+
+
+def _end_from_outside(run_dir: Path, reason: str) -> None:
+    """Start the ending in a process without the lab's tag: the guard itself is among those that are ended."""
+    env = {key: value for key, value in os.environ.items() if key != "LABKIT_LAB_ID"}
+    argv = [sys.executable, "-m", "labkit.stack.guard", str(run_dir), "--end", reason]
+    devnull = subprocess.DEVNULL
+    with subprocess.Popen(argv, env=env, start_new_session=True, stdin=devnull, stdout=devnull, stderr=devnull):
+        pass
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
