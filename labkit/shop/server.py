@@ -1,0 +1,219 @@
+"""
+What every service has in common: requests measured, faults met, probes answered, an orderly end.
+
+A service is started even when what it depends on is down, says so at /readyz, and recovers by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
+from uuid import uuid4
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from labkit.shop.admin import admin_app
+from labkit.shop.logs import REQUEST_ID, log
+from labkit.shop.state import Replica
+
+__all__ = ["Refused", "Service", "body_of", "run_service"]
+
+REQUEST_ID_HEADER: Final = "X-Request-ID"
+DRAIN_S: Final = 3.0
+CHECK_TIMEOUT_S: Final = 0.5
+_PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
+
+
+class Refused(Exception):
+    """A request that the service answers with an error; *fields* go into the JSON beside the message."""
+
+    def __init__(self, status: int, message: str, **fields: Any) -> None:
+        self.status, self.message, self.fields = status, message, fields
+        super().__init__(message)
+
+
+class Service:
+    """
+    Base of the services.
+
+    Subclasses give `routes`, `checks` (what /readyz asks) and, when they own connections or tasks, `start` and `stop`.
+    """
+
+    def __init__(self, replica: Replica) -> None:
+        self.replica = replica
+        self.config, self.flags, self.telemetry = replica.config, replica.flags, replica.telemetry
+        self.draining = False
+        self._good = 0
+
+    def routes(self) -> Sequence[web.RouteDef]:
+        """The routes of the traffic port, beside probes and metrics."""
+        return []
+
+    def checks(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
+        """What the service needs to do its work, by name; one that raises Refused means "not ready" and why."""
+        return {}
+
+    async def start(self) -> None:
+        """Open what needs the event loop; must not fail because a dependency is down."""
+
+    async def stop(self) -> None:
+        """Close what `start` opened."""
+
+    def app(self) -> web.Application:
+        """The application of the traffic port."""
+        app = web.Application(middlewares=[self._middleware])
+        app.add_routes(
+            [
+                web.get("/healthz", self._healthz),
+                web.get("/readyz", self._readyz),
+                web.get("/metrics", self._metrics),
+                *self.routes(),
+            ]
+        )
+        return app
+
+    @web.middleware
+    async def _middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        resource = request.match_info.route.resource
+        endpoint = resource.canonical if resource else "unmatched"
+        if endpoint in _PROBES:
+            await self.replica.faults.meet(endpoint, probe=True)
+            return await handler(request)
+        token = REQUEST_ID.set(request.headers.get(REQUEST_ID_HEADER) or uuid4().hex[:16])
+        start = time.perf_counter()
+        with self.telemetry.in_flight.track_inprogress():
+            response = await self._answer(request, handler, endpoint)
+        duration_s = time.perf_counter() - start
+        response.headers[REQUEST_ID_HEADER] = REQUEST_ID.get() or ""
+        self.telemetry.request_done(request.method, endpoint, response.status, duration_s)
+        self._access_log(request, endpoint, response.status, duration_s)
+        REQUEST_ID.reset(token)
+        return response
+
+    async def _answer(self, request: web.Request, handler: Handler, endpoint: str) -> web.StreamResponse:
+        try:
+            status = await self.replica.faults.meet(endpoint)
+            if status is not None:
+                return _problem(status, "this answer was made by a fault")
+            return await handler(request)
+        except Refused as refusal:
+            return _problem(refusal.status, refusal.message, **refusal.fields)
+        except web.HTTPException as error:
+            return _problem(error.status, error.reason)
+        except Exception:  # noqa: BLE001  (the last line of defence: logged with its traceback, answered with a 500)
+            log(logging.ERROR, "a request ended in an unforeseen error", failed=True, endpoint=endpoint)
+            return _problem(500, "unforeseen error; see the log of this service")
+
+    def _access_log(self, request: web.Request, endpoint: str, status: int, duration_s: float) -> None:
+        failed = status >= 500
+        self._good += not failed
+        sampled = self._good % self.config.access_log_every == 0 or self.flags.on("access_log")
+        level = logging.ERROR if failed else logging.INFO if sampled else logging.DEBUG
+        log(
+            level,
+            f"{request.method} {endpoint} {status}",
+            method=request.method,
+            endpoint=endpoint,
+            path=request.path,
+            status=status,
+            duration_s=round(duration_s, 6),
+        )
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        """The process runs and its event loop turns; says nothing about what it depends on."""
+        return web.json_response({"status": "alive", "service": self.config.service})
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        """Whether requests should be sent here now, and if not, why."""
+        if self.draining:
+            return web.json_response({"status": "not ready", "why": {"process": "shutting down"}}, status=503)
+        if self.flags.on("shallow_readiness"):
+            return web.json_response({"status": "ready"})
+        why = {name: reason for name, reason in await asyncio.gather(*map(_check, self.checks().items())) if reason}
+        if why:
+            return web.json_response({"status": "not ready", "why": why}, status=503)
+        return web.json_response({"status": "ready"})
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        page, content_type = self.telemetry.exposition(request.headers.get("Accept", ""))
+        return web.Response(body=page, headers={"Content-Type": content_type})
+
+
+async def _check(named: tuple[str, Callable[[], Awaitable[None]]]) -> tuple[str, str]:
+    name, check = named
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            await check()
+    except TimeoutError:
+        return name, f"no answer within {CHECK_TIMEOUT_S:g} s"
+    except Refused as refusal:
+        return name, refusal.message
+    return name, ""
+
+
+def _problem(status: int, message: str, **fields: Any) -> web.Response:
+    return web.json_response({"error": message, **fields}, status=status)
+
+
+async def body_of(request: web.Request) -> dict[str, Any]:
+    """The JSON object in the body of *request*; raises Refused (400) when there is none."""
+    try:
+        body = await request.json()
+    except json.JSONDecodeError as error:
+        raise Refused(400, f"the body is not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise Refused(400, f"the body must be a JSON object, got {type(body).__name__}")
+    return body
+
+
+async def run_service(service: Service) -> None:
+    """
+    Serve until SIGTERM or SIGINT, then let requests in flight end (at most `DRAIN_S` seconds) and return.
+
+    Raises:
+        OSError: a port is taken.
+    """
+    config = service.config
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    runners: list[web.AppRunner] = []
+    await service.start()
+    lag = asyncio.create_task(_watch_loop(service))
+    try:
+        if config.admin_port:
+            runners.append(await _listen(admin_app(service.replica), config.host, config.admin_port))
+        runners.append(await _listen(service.app(), config.host, config.port))
+        log(logging.INFO, "started", version=service.telemetry.version, port=config.port, admin_port=config.admin_port)
+        await stopped.wait()
+        service.draining = True
+        log(logging.INFO, "stopping: requests in flight may end", limit_s=DRAIN_S)
+    finally:
+        service.replica.faults.undo_all()
+        for runner in reversed(runners):
+            await runner.cleanup()
+        lag.cancel()
+        await service.stop()
+    log(logging.INFO, "stopped")
+
+
+async def _listen(app: web.Application, host: str, port: int) -> web.AppRunner:
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=DRAIN_S)
+    await runner.setup()
+    await web.TCPSite(runner, host, port).start()
+    return runner
+
+
+async def _watch_loop(service: Service, every_s: float = 0.5) -> None:
+    with contextlib.suppress(asyncio.CancelledError):
+        while True:
+            due = time.perf_counter() + every_s
+            await asyncio.sleep(every_s)
+            service.telemetry.loop_lag.set(max(0.0, time.perf_counter() - due))
