@@ -96,7 +96,7 @@ class History:
         columns = self._columns(endpoint)
         total = self._per_step(self.traffic.requests[:, columns].sum(axis=1), step_s)
         bad = self._per_step(self.traffic.errors[:, columns].sum(axis=1), step_s)
-        index = pd.date_range(end=self.end, periods=len(total), freq=f"{step_s}s", name="time")
+        index = pd.date_range(end=self.end, periods=len(total), freq=f"{step_s}s", unit="ns", name="time")
         frame = pd.DataFrame({"good": total - bad, "total": total}, index=index)
         frame.attrs["step_s"] = step_s
         return frame

@@ -1,0 +1,1 @@
+"""What the lab records, as pandas frames: metrics now; alerts, logs and traces beside them."""
