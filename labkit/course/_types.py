@@ -16,8 +16,8 @@ class PrometheusLike(Protocol):
     def value(self, promql: str, /) -> float:
         """The single number that *promql* yields now."""
 
-    def query(self, promql: str, /) -> pd.DataFrame:
-        """One row per series."""
+    def targets(self) -> pd.DataFrame:
+        """One row per target."""
 
 
 class HistoryLike(Protocol):
@@ -43,4 +43,4 @@ class LabLike(Protocol):
         """The present instant of the lab, UTC."""
 
     def status(self) -> pd.DataFrame:
-        """One row per component: `component`, `state`, `ready` and more."""
+        """One row per process, by name: `state`, `ready` and more."""

@@ -42,7 +42,7 @@ def number_judge(
     Args:
         expected: recomputes the right number from the lab at the moment of the check.
         unit: what is counted, for messages: "failed requests".
-        slips: tried in order once the number is not the expected one; the first that fits explains it.
+        slips: once the number is not the expected one, the nearest of these within the tolerance explains it.
         tolerance: relative; room for the seconds that pass between the answer and the check.
         debrief: what a right answer is followed by.
     """
@@ -52,11 +52,13 @@ def number_judge(
         if problem:
             return not_yet(problem)
         right = expected(exercise.lab)
-        if _close(number, right, tolerance):
+        if _distance(number, right) <= tolerance:
             return correct(debrief)
-        for slip in slips:
-            if _close(number, slip.value(exercise.lab), tolerance):
-                return not_yet(slip.because.format(answer=readable(number)))
+        # The nearest slip explains best: two mistakes may lead to numbers that are close to one another.
+        distances = [(_distance(number, slip.value(exercise.lab)), index) for index, slip in enumerate(slips)]
+        nearest, index = min(distances, default=(math.inf, -1))
+        if nearest <= tolerance:
+            return not_yet(slips[index].because.format(answer=readable(number)))
         return not_yet(_direction(number, right, unit))
 
     return judge
@@ -101,11 +103,10 @@ def choice_judge(
     return judge
 
 
-def ready_components(lab: LabLike) -> dict[str, str]:
-    """Name → state of each component that is ready now; a baseline for `harm_done`."""
+def ready_components(lab: LabLike) -> list[str]:
+    """Names of the components that are ready now; a baseline for `harm_done`."""
     status = lab.status()
-    ready = status[status["ready"].astype(bool)]
-    return {str(name): str(state) for name, state in zip(ready["component"], ready["state"], strict=True)}
+    return [str(name) for name in status.index[status["ready"].astype(bool)]]
 
 
 def harm_done(exercise: Bound) -> str:
@@ -114,7 +115,7 @@ def harm_done(exercise: Bound) -> str:
 
     Destruction is told from the state of the lab, whoever caused it and however.
     """
-    status = exercise.lab.status().set_index("component")
+    status = exercise.lab.status()
     lost = [name for name in exercise.baseline if name not in status.index or not bool(status.at[name, "ready"])]
     if not lost:
         return ""
@@ -155,8 +156,13 @@ def _kind(answer: Any) -> str:
     return "None" if answer is None else f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
-def _close(number: float, target: float, tolerance: float) -> bool:
-    return math.isfinite(target) and math.isclose(number, target, rel_tol=tolerance, abs_tol=1e-12)
+def _distance(number: float, target: float) -> float:
+    """Relative distance; infinite when the target is unknown."""
+    if not math.isfinite(target):
+        return math.inf
+    if number == target:
+        return 0.0
+    return abs(number - target) / max(abs(number), abs(target))
 
 
 def _direction(number: float, right: float, unit: str) -> str:
