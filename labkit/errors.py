@@ -125,7 +125,7 @@ class ChecksumMismatch(SetupError, ValueError):
     def __init__(self, url: str, *, expected: str, actual: str, source: str) -> None:
         self.url, self.expected, self.actual, self.source = url, expected, actual, source
         super().__init__(
-            f"{url} has SHA-256 {actual}, but {source} says {expected}. The file was deleted and nothing was installed. "
+            f"{url} has SHA-256 {actual}, but {source} says {expected}. The file was deleted, nothing was installed. "
             f"Try again; if it happens twice, do not use this mirror."
         )
 

@@ -70,7 +70,7 @@ def make_venv() -> bool:
         ):
             return True
     say(
-        "Python cannot make virtual environments here. On Debian or Ubuntu: apt-get install python3-venv; then try again."
+        "Python cannot make virtual environments here. On Debian or Ubuntu: apt-get install python3-venv; try again."
     )
     return False
 

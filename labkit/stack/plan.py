@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import yaml
 
 from labkit.errors import ConfigInvalid, ConfigProblem
 from labkit.settings import Settings, files_root
@@ -39,19 +40,8 @@ from labkit.stack.acquire import Installed
 from labkit.stack.catalogue import Component, Ready
 from labkit.stack.download import write_atomically
 
-__all__ = ["LINK_PORTS", "Instance", "Layout", "ports_of", "socket_dir"]
+__all__ = ["Instance", "Layout", "ports_of", "socket_dir"]
 
-# Ports on which toxiproxy listens for each link; the upstream is the instance of that name.
-LINK_PORTS = {
-    "catalog-1": 8281,
-    "catalog-2": 8282,
-    "cart": 8283,
-    "orders": 8284,
-    "payments-1": 8285,
-    "payments-2": 8286,
-    "mariadb": 8290,
-    "redis": 8291,
-}
 # A path longer than this cannot be the name of a Unix socket (108 bytes on Linux, 104 on macOS, less the file name).
 _SOCKET_DIR_LIMIT = 80
 _SECRETS = ("admin_token", "shop_password", "monitor_password")
@@ -115,7 +105,7 @@ class Layout:
             for component in components.values()
             for instance, ports in ports_of(component, settings.port_offset).items()
         }
-        self.link_ports = {name: port + settings.port_offset for name, port in LINK_PORTS.items()}
+        self.link_ports = {name: port + settings.port_offset for name, port in _link_ports().items()}
         self.secrets = self._make_secrets()
         self.instances = {i.name: i for c in self.components.values() for i in self._instances(c)}
 
@@ -130,8 +120,8 @@ class Layout:
         return self.run / "log"
 
     def data(self, name: str) -> Path:
-        """Folder of the data of one instance."""
-        return self.run / "data" / name
+        """Folder of the data of one instance; another seed is another past, so it has data of its own."""
+        return self.run / "data" / f"seed-{self.settings.seed}" / name
 
     def address(self, name: str) -> str:
         """The first port of an instance, as `host:port`; an empty text for one without ports."""
@@ -164,12 +154,14 @@ class Layout:
                 path = self.run / target
                 path.parent.mkdir(parents=True, exist_ok=True)
                 rendered = self.render(text, component, component.instances[0], source=f"infra/{source}")
+                for name, secret in self.secrets.items():
+                    rendered = rendered.replace("{{" + name + "}}", secret)
                 write_atomically(path, rendered, mode=0o600)
 
     def render(self, text: str, component: Component, instance: str, *, source: str) -> str:
         """*text* with its `@{…}` expressions filled in for *instance*."""
         try:
-            return _TEMPLATES.from_string(text).render(self._names(component, instance))
+            return _TEMPLATES.from_string(text).render(self.names(component, instance))
         except jinja2.TemplateSyntaxError as error:
             raise ConfigInvalid(source, problems=[ConfigProblem(error.lineno, 1, str(error.message))]) from error
         except jinja2.UndefinedError as error:
@@ -183,7 +175,8 @@ class Layout:
                 write_atomically(folder / name, secrets.token_urlsafe(24), mode=0o600)
         return {name: (folder / name).read_text(encoding="utf-8") for name in _SECRETS}
 
-    def _names(self, component: Component, instance: str) -> dict[str, Any]:
+    def names(self, component: Component, instance: str) -> dict[str, Any]:
+        """What `@{…}` may refer to in a text for *instance*; the table is in the module's docstring."""
         return {
             "port": self.ports[instance],
             "address": {name: self.address(name) for name in self.ports},
@@ -225,6 +218,12 @@ class Layout:
         return found
 
 
+def _link_ports() -> dict[str, int]:
+    """On which port toxiproxy listens for each instance that is reached through it."""
+    text = (files_root() / "infra" / "shop" / "links.yaml").read_text(encoding="utf-8")
+    return {link["name"]: link["listen"] for link in yaml.safe_load(text)["links"]}
+
+
 def _mysql_share(program: Installed | None) -> str:
     """The folder of MariaDB's messages and system tables, which differs between its packages."""
     if program is None:
@@ -242,8 +241,8 @@ def _undefined(text: str, message: str, layout: Layout) -> ConfigProblem:
     name = next((part for part in reversed(message.split("'")) if part and part in text), "")
     line = next((n for n, row in enumerate(text.splitlines(), 1) if "@{" in row and name in row), 1)
     row = text.splitlines()[line - 1] if text else ""
-    known = [*layout.ports, "port", "address", "link", "bin", "share", "run", "etc", "data", "secrets", "sockets", "secret", "infra",
-             "package", "python", "instance", "seed", "user", "present"]  # fmt: skip
+    first = next(iter(layout.components.values()))
+    known = [*layout.ports, *layout.names(first, first.instances[0])]
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     return ConfigProblem(line, max(row.find("@{"), 0) + 1, f"`{name}` is not a name that files may use{hint}")

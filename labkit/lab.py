@@ -1,0 +1,376 @@
+"""
+`Lab`: what a notebook holds.  It joins the rooms: the stack that runs, the shop in it, the clients that ask it.
+
+    lab = labkit.up()          start the lab, or join the one that is up
+    lab = labkit.connect()     join the lab that is up
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import psutil
+
+from labkit._http import get_json, request
+from labkit._time import format_duration, utc_now
+from labkit._wait import wait_until
+from labkit.errors import ConfigInvalid, NotRunning
+from labkit.settings import Settings, load_settings
+from labkit.shop.client import ShopAdmin
+from labkit.shop.history import ensure_history, load_labels
+from labkit.shop.links import apply_links
+from labkit.stack.local import Hooks, LocalRuntime
+from labkit.stack.plan import Layout
+from labkit.stack.progress import Event, Progress, printer, silent, step
+from labkit.stack.state import ProcessId, State, lab_processes, renew_lease
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from labkit.observe.prometheus import Prometheus
+
+__all__ = ["Lab", "PastLabels", "connect", "stop_owned_by", "up"]
+
+_TARGETS_TIMEOUT_S = 20
+_RESET_TIMEOUT_S = 25
+_RELOAD_TIMEOUT_S = 10
+
+
+def up(
+    lab: str | Lab | None = None,
+    *,
+    profile: str | None = None,
+    seed: int | None = None,
+    run_dir: Path | None = None,
+    port_offset: int | None = None,
+    owner: int | None = -1,
+    progress: Progress | None = None,
+) -> Lab:
+    """
+    Start the lab, or join the one that runs in the same run directory.
+
+    Args:
+        lab: where it runs: `"local"`; a `Lab` is given back as it is, so that a cell may run twice.
+        profile: which components: `"core"`.
+        seed: of the thirty days of history.
+        run_dir: where the lab keeps its files; two labs need two.
+        port_offset: added to every port.
+        owner: id of the process whose death ends the lab; the present process by default, None for a lab
+            that lives until `labkit down` or until its time to live passes unused.
+        progress: hears of each step; lines on standard output by default.
+
+    Returns:
+        The lab.  As a context manager it stops on leaving the block if this call started it.
+
+    Raises:
+        SetupError: something is missing, a port is taken, the disk is full, a file is wrong.
+        ComponentDied, NotReady: a component did not come up; everything was stopped again.
+        ConfigInvalid: a lab with another seed or profile runs in this run directory.
+    """
+    if isinstance(lab, Lab):
+        renew_lease(lab.run_dir)
+        return lab
+    given = {"lab": lab, "profile": profile, "seed": seed, "run_dir": run_dir, "port_offset": port_offset}
+    settings = load_settings(given)
+    show = progress or printer()
+    runtime = LocalRuntime(settings)
+    state, started = runtime.up(
+        owner=os.getpid() if owner == -1 else owner, hooks=_hooks(settings, show), progress=show
+    )
+    _same_lab(state, settings)
+    found = Lab(_settings_of(state, settings), state, started=started)
+    _announce(found, show)
+    return found
+
+
+def connect(*, run_dir: Path | None = None) -> Lab:
+    """
+    Join the lab that runs; after a kernel restart this takes it over from the dead kernel.
+
+    Raises:
+        NotRunning: there is none; says when and why the last one ended.
+    """
+    settings = load_settings({"run_dir": run_dir})
+    state = LocalRuntime(settings).state()
+    if state is None or state.phase != "up":
+        seen = "it is still starting" if state else _how_it_ended(settings.run_dir)
+        raise NotRunning(
+            f"Joining the lab in {settings.run_dir}", seen=seen, how="Run `labkit up`, or `lab = labkit.up()`."
+        )
+    orphan = state.owner is not None and not state.owner.alive()
+    if orphan:
+        state = state.changed(owner=ProcessId.of(os.getpid()))
+    renew_lease(settings.run_dir)
+    return Lab(_settings_of(state, settings), state, started=orphan)
+
+
+def stop_owned_by(pid: int) -> list[str]:
+    """
+    Stop the lab that process *pid* started, if that process is dead and the lab still runs.
+
+    Returns:
+        What was stopped, in words; empty if there was nothing to stop.
+    """
+    runtime = LocalRuntime(load_settings())
+    state = State.load(runtime.run_dir)
+    if state is None or state.owner is None or state.owner.pid != pid or state.owner.alive():
+        return []
+    stopped = runtime.down(reason=f"its owner, process {pid}, ended without stopping it", progress=silent)
+    return [f"the lab in {runtime.run_dir}"] if stopped else []
+
+
+class PastLabels:
+    """What happened in the thirty seeded days, as frames: `incidents` and `deploys`."""
+
+    def __init__(self, labels: Mapping[str, Any]) -> None:
+        self.labels = labels
+
+    @cached_property
+    def incidents(self) -> pd.DataFrame:
+        """One row per incident: `id, title, kind, start, end, …, budget_share`; times are UTC."""
+        return _frame(self.labels["incidents"])
+
+    @cached_property
+    def deploys(self) -> pd.DataFrame:
+        """One row per deploy: `time, service, version, …`; times are UTC."""
+        return _frame(self.labels["deploys"])
+
+
+class Lab:
+    """A lab that is up.  `started` tells whether this process started it (and so may stop it)."""
+
+    def __init__(self, settings: Settings, state: State, *, started: bool) -> None:
+        self.settings = settings
+        self.run_dir = settings.run_dir
+        self.seed = state.seed
+        self.profile = state.profile
+        self.owned = started
+        self._state = state
+        self._runtime = LocalRuntime(settings)
+
+    @property
+    def prometheus(self) -> Prometheus:
+        """Metrics: `query`, `value`, `query_range`, `targets`, `rules`, `alerts`."""
+        self._use()
+        return self._prometheus
+
+    @property
+    def shop(self) -> ShopAdmin:
+        """The shop's admin side: flags, faults, deploys."""
+        self._use()
+        return self._shop
+
+    @property
+    def history(self) -> PastLabels:
+        """What happened in the thirty days before this lab first started."""
+        self._use()
+        return PastLabels(load_labels(self.run_dir / "data" / f"seed-{self.seed}" / "history.json"))
+
+    def now(self) -> datetime:
+        """The present instant of the lab, in UTC."""
+        return utc_now()
+
+    def url(self, name: str) -> str:
+        """
+        The address of a component's first port.
+
+        Raises:
+            LookupError: the lab has no such component; lists those it has.
+        """
+        ports = self._state.ports.get(name)
+        if not ports:
+            known = ", ".join(n for n, p in self._state.ports.items() if p)
+            raise LookupError(f"no component {name!r} with a port in this lab; there are: {known}")
+        return f"http://127.0.0.1:{next(iter(ports.values()))}"
+
+    def status(self) -> pd.DataFrame:
+        """
+        What is running: one row per process.
+
+        Returns:
+            Index `name`; columns `title, state, ready, port, pid, memory_mb` (resident, MB), `uptime_s`
+            (seconds), `version`, `note`.  Empty if the lab was stopped.
+        """
+        import pandas as pd  # noqa: PLC0415  (the command line needs no frames to start a lab)
+
+        self._use()
+        rows = [asdict(row) for row in self._runtime.status()]
+        frame = pd.DataFrame(rows, columns=list(rows[0]) if rows else ["name"]).set_index("name")
+        integers = {name: "Int64" for name in ("port", "pid") if name in frame}
+        return frame.astype(integers)
+
+    def alive(self) -> bool:
+        """Whether the lab still runs."""
+        return self._runtime.state() is not None
+
+    def restart(self, name: str) -> None:
+        """Restart one instance, as a pod is restarted, and wait until it is ready."""
+        self._use()
+        self._runtime.restart(name)
+
+    def reset(self, progress: Progress | None = None) -> None:
+        """
+        Return to the healthy baseline: no faults, flags at their defaults, queues empty, everything running.
+
+        Raises:
+            NotReady: something is not healthy after 25 s; names it.
+        """
+        self._use()
+        with step(progress or printer(), "reset the lab to its healthy baseline"):
+            for process in lab_processes(self._state.lab_id):
+                if process.status() == psutil.STATUS_STOPPED:
+                    process.resume()
+            for name, info in self._runtime.supervisor.processes().items():
+                if info.state not in ("RUNNING", "STARTING"):
+                    self._runtime.supervisor.start_process(name)
+            self._apply_links()
+            self._wait_until_ready(_RESET_TIMEOUT_S)
+            self._shop.reset()
+            self._wait_until_ready(_RESET_TIMEOUT_S)
+
+    def down(self, progress: Progress | None = None) -> bool:
+        """Stop the lab, whoever started it; returns whether there was one.  Twice is fine."""
+        return self._runtime.down(progress=progress or printer())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.owned:
+            self.down()
+
+    def __repr__(self) -> str:
+        return f"<Lab {self.profile} in {self.run_dir}, seed {self.seed}, {'up' if self.alive() else 'stopped'}>"
+
+    def _use(self) -> None:
+        if not self.alive():
+            seen = _how_it_ended(self.run_dir)
+            raise NotRunning("Using this lab", seen=seen, how="Start it again: `lab = labkit.up()`.")
+        renew_lease(self.run_dir)
+
+    @cached_property
+    def _prometheus(self) -> Prometheus:
+        from labkit.observe.prometheus import Prometheus  # noqa: PLC0415  (pandas takes half a second)
+
+        return Prometheus(self.url("prometheus"))
+
+    @cached_property
+    def _shop(self) -> ShopAdmin:
+        return _shop_admin(self.run_dir, self._state.ports)
+
+    def _apply_links(self) -> None:
+        if self._state.link_ports:
+            offset = self._state.port_offset
+            apply_links(self.url("toxiproxy"), _first_ports(self._state.ports), listen_offset=offset)
+
+    def _wait_until_ready(self, timeout_s: float) -> None:
+        wait_until(
+            lambda: [row.name for row in self._runtime.status() if not row.ready and row.state != "MISSING"],
+            "every component is ready",
+            timeout_s=timeout_s,
+            every_s=0.3,
+            ready=lambda waiting: not waiting,
+            how="`labkit logs NAME` shows what it says; `labkit down && labkit up` starts afresh.",
+        )
+
+
+def _announce(lab: Lab, show: Progress) -> None:
+    what = "the lab is up" if lab.owned else "joined the lab that is up"
+    show(Event("done", what, detail=f"{lab.url('prometheus')}; stop it with lab.down() or `labkit down`"))
+
+
+def _hooks(settings: Settings, show: Progress) -> Hooks:
+    def seed_history(layout: Layout) -> None:
+        with step(show, "write thirty days of history into Prometheus") as now:
+            url = f"http://{layout.address('prometheus')}"
+            reports = ensure_history(url, seed=settings.seed, labels_path=layout.data("history.json"))
+            now.detail = f"{sum(r.samples for r in reports):,} samples"
+
+    def connect_links(layout: Layout) -> None:
+        api = f"http://{layout.address('toxiproxy')}"
+        apply_links(api, _first_ports(layout.ports), listen_offset=settings.port_offset)
+
+    def begin(layout: Layout) -> None:
+        _begin_observing(layout, settings, show)
+
+    return Hooks(after={"prometheus": seed_history, "toxiproxy": connect_links}, finish=begin)
+
+
+def _begin_observing(layout: Layout, settings: Settings, show: Progress) -> None:
+    """Fill the seconds since the history was written, give Prometheus its jobs, wait until all targets answer."""
+    url = f"http://{layout.address('prometheus')}"
+    with step(show, "let Prometheus observe the lab") as now:
+        ensure_history(url, seed=settings.seed)
+        folder = layout.etc / "prometheus"
+        (folder / "prometheus.yml").write_text((folder / "full.yml").read_text(encoding="utf-8"), encoding="utf-8")
+        how = "`labkit logs prometheus` names the mistake in its configuration."
+        request("POST", f"{url}/-/reload", timeout_s=_RELOAD_TIMEOUT_S, how=how)
+
+        def waiting() -> list[str]:
+            targets = get_json(f"{url}/api/v1/targets", params={"state": "active"})["data"]["activeTargets"]
+            return [t["labels"]["instance"] for t in targets if t["health"] != "up"] if targets else ["any target"]
+
+        wait_until(waiting, "every target is up", timeout_s=_TARGETS_TIMEOUT_S, ready=lambda names: not names)
+        now.detail = "every target is up"
+
+
+def _first_ports(ports: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    return {name: next(iter(roles.values())) for name, roles in ports.items() if roles}
+
+
+def _shop_admin(run_dir: Path, ports: Mapping[str, Mapping[str, int]]) -> ShopAdmin:
+    admin_urls = {name: f"http://127.0.0.1:{roles['admin']}" for name, roles in ports.items() if "admin" in roles}
+    token = (run_dir / "secrets" / "admin_token").read_text(encoding="utf-8")
+    return ShopAdmin(
+        admin_urls,
+        token,
+        redis_url=f"redis://127.0.0.1:{ports['redis']['redis']}/0",
+        deploy_log=run_dir / "deploys.jsonl",
+    )
+
+
+def _settings_of(state: State, settings: Settings) -> Settings:
+    """The settings with what the running lab was started with."""
+    given = {"run_dir": settings.run_dir, "cache_dir": settings.cache_dir, "lab": settings.lab}
+    return load_settings({**given, "seed": state.seed, "profile": state.profile, "port_offset": state.port_offset})
+
+
+def _same_lab(state: State, settings: Settings) -> None:
+    problems = [
+        f"it has {name} {getattr(state, name)}, you asked for {getattr(settings, name)}"
+        for name in ("seed", "profile", "port_offset")
+        if getattr(state, name) != getattr(settings, name) and settings.origins[name] != "default"
+    ]
+    if problems:
+        how = "Run `labkit down` first, or use another run directory (LABKIT_RUN_DIR) and port offset for a second lab."
+        raise ConfigInvalid(f"The lab that runs in {settings.run_dir}", problems=problems, how=how)
+
+
+def _how_it_ended(run_dir: Path) -> str:
+    try:
+        note = json.loads((run_dir / "ended.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return "no lab runs there"
+    ended = datetime.fromtimestamp(note["ended"], UTC)
+    ago = format_duration(max(1.0, (utc_now() - ended).total_seconds()))
+    return f"no lab runs there; the last one ended {ago} ago ({ended:%Y-%m-%d %H:%M:%S} UTC): {note['reason']}"
+
+
+def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    import pandas as pd  # noqa: PLC0415
+
+    frame = pd.DataFrame(rows)
+    for column in ("start", "end", "time"):
+        if column in frame:
+            frame[column] = pd.to_datetime(frame[column], utc=True)
+    return frame
