@@ -20,6 +20,7 @@ from labkit.shop.server import REQUEST_ID_HEADER, Refused
 __all__ = ["Answer", "ClientMetrics", "Upstream"]
 
 PROBE_EVERY_S: Final = 2.0
+PROBE_AGAIN_S: Final = 0.25  # while a replica is out: its return should not wait
 PROBE_TIMEOUT_S: Final = 0.5
 RETRIES_WITHOUT_BUDGET: Final = 3
 
@@ -171,7 +172,8 @@ class Upstream:
         """Ask every replica's /readyz again and again, until cancelled."""
         while True:
             await asyncio.gather(*map(self._probe, self.balancer.targets))
-            await asyncio.sleep(PROBE_EVERY_S)
+            settled = all(target.ready for target in self.balancer.targets)
+            await asyncio.sleep(PROBE_EVERY_S if settled else PROBE_AGAIN_S)
 
     async def _probe(self, target: Target) -> None:
         ready = False
