@@ -9,6 +9,7 @@ deterministic, so that a test can hold all three in step.  Outputs are stripped.
 from __future__ import annotations
 
 import ast
+import difflib
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
@@ -24,8 +25,21 @@ from labkit.course._nb import tags as _tags
 from labkit.errors import ConfigInvalid
 from labkit.settings import files_root
 
-__all__ = ["Drift", "Edition", "build", "check", "edition_path", "learner_pack", "notebooks_dir", "render", "sources"]
+__all__ = [
+    "Drift",
+    "Edition",
+    "build",
+    "check",
+    "edition_path",
+    "find",
+    "learner_pack",
+    "notebooks_dir",
+    "render",
+    "solved",
+    "sources",
+]
 
+_NOTEBOOKS = "[0-9][0-9]_*.ipynb"
 _METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -63,6 +77,33 @@ def sources(folder: Path | None = None) -> list[Path]:
 def edition_path(source: Path, edition: Edition) -> Path:
     """Where the *edition* of *source* lives."""
     return source.parent.parent / edition.value / f"{source.stem}.ipynb"
+
+
+def solved(folder: Path | None = None) -> list[Path]:
+    """The solved editions, in order; the learner editions where there are none (a learner's pack)."""
+    root = folder or notebooks_dir()
+    return sorted((root / Edition.SOLVED.value).glob(_NOTEBOOKS)) or sorted(root.glob(_NOTEBOOKS))
+
+
+def find(name: str, folder: Path | None = None) -> Path:
+    """
+    The notebook that *name* means: a file, or one of the course by number ("00") or name ("00_start_here").
+
+    A name of the course means the solved edition where there is one, since a batch run is strict.
+
+    Raises:
+        FileNotFoundError: neither; the message lists the notebooks of the course.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    known = solved(folder)
+    found = next((path for path in known if name in {path.stem, path.stem.partition("_")[0]}), None)
+    if found is None:
+        stems = [path.stem for path in known]
+        close = difflib.get_close_matches(name, stems, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"the course has: {', '.join(stems) or 'none'}"
+        raise FileNotFoundError(f"there is no notebook {name!r}, neither as a file nor in the course; {hint}")
+    return found
 
 
 def render(source: Path, edition: Edition) -> str:
@@ -121,7 +162,7 @@ def learner_pack(target: Path, folder: Path | None = None) -> list[Path]:
     Raises:
         FileExistsError: a notebook of that name is already there; a learner's work is never overwritten.
     """
-    originals = sorted((folder or notebooks_dir()).glob("[0-9][0-9]_*.ipynb"))
+    originals = sorted((folder or notebooks_dir()).glob(_NOTEBOOKS))
     taken = [target / original.name for original in originals if (target / original.name).exists()]
     if taken:
         names = ", ".join(path.name for path in taken)

@@ -144,7 +144,7 @@ _INCIDENT = Exercise(
     hints=(
         "Use the function of the chapter on incidents, without the label `endpoint` in its query.",
         "Call it for every row of `incidents`, put the results beside the ids, and sort.",
-        'max over rows of increase(http_requests_total{status=~"5.."}[length of the incident] @ its end).',
+        "For each row: count('status=~\"5..\"', window=<its length in seconds>, at=<its end>); then idxmax.",
     ),
 )
 

@@ -99,7 +99,6 @@ class NotebookResult:
     parameters: dict[str, Any]
     started: str = ""
     duration_s: float = 0.0
-    waited_s: float = 0.0
     cells_total: int = 0
     cells_executed: int = 0
     checks: list[CheckResult] = field(default_factory=list)
@@ -117,6 +116,7 @@ class RunResult:
     machine: dict[str, Any]
     versions: dict[str, str]
     strict: bool
+    waited_s: float = 0.0
     notebooks: list[NotebookResult] = field(default_factory=list)
     duration_s: float = 0.0
 
@@ -140,6 +140,7 @@ class RunResult:
             "exit_code": self.exit_code,
             "started": self.started,
             "duration_s": self.duration_s,
+            "waited_s": self.waited_s,
             "strict": self.strict,
             "machine": self.machine,
             "versions": self.versions,

@@ -15,7 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,8 @@ from labkit.course.journal import Journal
 from labkit.course.junit import write_junit
 from labkit.course.machine import describe_machine, machine_lock, versions
 from labkit.course.parameters import declared, resolve
-from labkit.course.results import NotebookResult, RunOutcome, RunResult, write_json
-from labkit.errors import ConfigInvalid
+from labkit.course.results import CellError, NotebookResult, RunOutcome, RunResult, write_json
+from labkit.errors import ConfigInvalid, LabkitError
 from labkit.settings import load_settings
 
 __all__ = ["Event", "RunOptions", "Teardown", "run_notebooks"]
@@ -65,6 +65,8 @@ class RunOptions:
         output_limit_bytes: what one cell may write.
         lock_path: the machine lock; in the cache folder of labkit if None.
         env: further environment variables for the kernels.
+        surround: makes a context manager that is entered once, after parameters were checked and the machine is
+            ours, and left at the end, however that comes: a lab for all notebooks.  None if they bring their own.
         teardown: see `Teardown`; called after each notebook, however it ended.
         progress: told every `Event`.
     """
@@ -76,6 +78,7 @@ class RunOptions:
     output_limit_bytes: int = 4_000_000
     lock_path: Path | None = None
     env: Mapping[str, str] | None = None
+    surround: Callable[[], AbstractContextManager[object]] | None = None
     teardown: Teardown = lambda kernel_pid: ()  # noqa: ARG005
     progress: Callable[[Event], None] = lambda event: None  # noqa: ARG005
 
@@ -110,50 +113,62 @@ def run_notebooks(
     out_dir.mkdir(parents=True, exist_ok=True)
     started = utc_now().isoformat(timespec="seconds")
     result = RunResult(out_dir, started, describe_machine(), versions(), options.strict)
+    result.notebooks = [NotebookResult(one.path.stem, RunOutcome.NOT_RUN, "", one.parameters) for one in plan]
     with _only_writer(out_dir), Journal(out_dir / "journal.jsonl") as journal, _sigterm_interrupts():
         journal.write("run_start", machine=result.machine, versions=result.versions, strict=options.strict)
-        _run_all(plan, result, journal, options)
+        start = time.monotonic()
+        try:
+            with ExitStack() as stack:
+                _begin(stack, plan, result, journal, options)
+                start = time.monotonic()
+                _run_all(plan, result, journal, options)
+        except KeyboardInterrupt:
+            _end_early(result, RunOutcome.INTERRUPTED, "Interrupted", "interrupted by Ctrl-C or SIGTERM")
+        except LabkitError as error:
+            _end_early(result, RunOutcome.SETUP_FAILED, type(error).__name__, str(error))
+        result.duration_s = round(time.monotonic() - start, 3)
+        _write(result)
         journal.write("run_end", outcome=result.outcome.value, exit_code=result.exit_code)
     return result
+
+
+def _begin(
+    stack: ExitStack, plan: Sequence[_Planned], result: RunResult, journal: Journal, options: RunOptions
+) -> None:
+    """Take the machine if any notebook is live, then enter what surrounds them all."""
+    if any(planned.live for planned in plan):
+        names = ", ".join(planned.path.stem for planned in plan)
+
+        def say(text: str) -> None:
+            journal.write("queued", text=text)
+            options.progress(Event("•", names, text))
+
+        path = options.lock_path or load_settings().cache_dir / "live-run.lock"
+        result.waited_s = round(stack.enter_context(machine_lock(path, names, queue_s=options.queue_s, say=say)), 3)
+    if options.surround is not None:
+        stack.enter_context(options.surround())
 
 
 def _run_all(plan: Sequence[_Planned], result: RunResult, journal: Journal, options: RunOptions) -> None:
     from labkit.course.notebook_run import run_one  # noqa: PLC0415  (papermill takes half a second to import)
 
-    start = time.monotonic()
-    for position, planned in enumerate(plan):
-        with ExitStack() as stack:
-            notebook = NotebookResult(planned.path.stem, RunOutcome.NOT_RUN, "", planned.parameters)
-            result.notebooks.append(notebook)
-            try:
-                notebook.waited_s = _take_turn(stack, planned, journal, options)
-                run_one(planned.path, notebook, result.out_dir, journal, options)
-            except KeyboardInterrupt:
-                notebook.outcome = RunOutcome.INTERRUPTED
-        stop = notebook.outcome in {RunOutcome.INTERRUPTED, RunOutcome.SETUP_FAILED}
-        if stop:
-            result.notebooks += [
-                NotebookResult(rest.path.stem, RunOutcome.NOT_RUN, "", rest.parameters) for rest in plan[position + 1 :]
-            ]
-        result.duration_s = round(time.monotonic() - start, 3)
-        write_json(result)
-        write_junit(result)
-        if stop:
-            break
+    for planned, notebook in zip(plan, result.notebooks, strict=True):
+        run_one(planned.path, notebook, result.out_dir, journal, options)
+        _write(result)
+        if notebook.outcome is RunOutcome.SETUP_FAILED:
+            return
 
 
-def _take_turn(stack: ExitStack, planned: _Planned, journal: Journal, options: RunOptions) -> float:
-    """Hold the machine for a live notebook until *stack* closes; returns the seconds waited."""
-    if not planned.live:
-        return 0.0
-    path = options.lock_path or load_settings().cache_dir / "live-run.lock"
-    name = planned.path.stem
+def _end_early(result: RunResult, outcome: RunOutcome, name: str, message: str) -> None:
+    """Give the notebook at which the run ended its outcome, unless that is known already."""
+    if all(notebook.outcome is not outcome for notebook in result.notebooks):
+        at = next((n for n in result.notebooks if n.outcome is RunOutcome.NOT_RUN), result.notebooks[-1])
+        at.outcome, at.error = outcome, CellError(name, message, 0, "")
 
-    def say(text: str) -> None:
-        journal.write("queued", notebook=name, text=text)
-        options.progress(Event("•", name, text))
 
-    return round(stack.enter_context(machine_lock(path, name, queue_s=options.queue_s, say=say)), 3)
+def _write(result: RunResult) -> None:
+    write_json(result)
+    write_junit(result)
 
 
 @dataclass(frozen=True, slots=True)
