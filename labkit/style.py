@@ -84,7 +84,13 @@ def context() -> Iterator[None]:
     import matplotlib as mpl  # noqa: PLC0415
 
     with mpl.rc_context(_settings()):
-        yield
+        try:
+            yield
+        finally:
+            # The first figure of a kernel loads its backend, which turns interactive mode on: without it a
+            # notebook shows no figure, so it must outlive the block.
+            interactive = mpl.is_interactive()
+    mpl.interactive(interactive)
 
 
 def _settings() -> Any:
