@@ -47,7 +47,7 @@ def encode(series: Sequence[bytes], times_ms: Ints, values: Floats) -> bytes:
     Args:
         series: the labels of each series, from `label_bytes`.
         times_ms: shape (samples,), ascending, milliseconds since 1970 UTC; shared by all series.
-        values: shape (series, samples).
+        values: shape (series, samples); nan where a series has no sample.
 
     Returns:
         Protobuf bytes; empty when there is no sample.
@@ -65,7 +65,11 @@ def encode(series: Sequence[bytes], times_ms: Ints, values: Floats) -> bytes:
         )
     rows = _sample_rows(times_ms, values)
     parts: list[bytes] = []
-    for labels, samples in zip(series, rows, strict=True):
+    there = ~np.isnan(values)
+    for labels, all_samples, mask in zip(series, rows, there, strict=True):
+        samples = all_samples if mask.all() else all_samples[mask]
+        if not len(samples):
+            continue
         parts += (b"\x0a" + _varint(len(labels) + samples.nbytes), labels, samples.tobytes())
     return b"".join(parts)
 

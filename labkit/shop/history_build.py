@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -56,7 +56,7 @@ class History:
     Attributes:
         times_ms: shape (instants,), milliseconds since 1970 UTC; every 60 s, every 5 s in the last 10 minutes.
         series: the labels of each series, `__name__` included.
-        values: shape (series, instants); counters start at 0 at the first instant.
+        values: shape (series, instants); counters start at 0 at the first instant; nan where a series has no sample.
         traffic: the counts per step; step k ends at instant k + 1.
     """
 
@@ -243,14 +243,26 @@ def build_history(
     incidents = _spoil(seed, end, traffic, slots)
     deploys = place_deploys(seed, end, days, incidents, version)
     labels, increments = counts.counter_increments(traffic, np.random.default_rng([seed, 5]))
-    values = np.zeros((len(labels) + 1, len(times_ms)))
-    np.cumsum(increments, axis=1, out=values[:-1, 1:])
-    values[-1] = 1
+    versions, live = _versions(deploys, times_ms)
+    counters = np.zeros((len(labels), len(times_ms)))
+    np.cumsum(increments, axis=1, out=counters[:, 1:])
+    values = np.concatenate([counters, np.ones((1, len(times_ms))), live])
+    builds = ({"__name__": "shop_build_info", "version": one} for one in versions)
     series = (
         *({**one, **_SEEDED} for one in labels),
         _info_series(seed, end_ms, days, rates),
+        *({**one, **_SEEDED} for one in builds),
     )
     return History(seed, end, days, times_ms, series, values, traffic, incidents, deploys)
+
+
+def _versions(deploys: Sequence[Deploy], times_ms: Ints) -> tuple[list[str], Floats]:
+    """Each version of the gateway, and 1 at the instants when it was live, nan at others."""
+    at_ms = [round(deploy.time.timestamp() * 1000) for deploy in deploys]
+    names = ["0.0.0", *(deploy.version for deploy in deploys)]
+    order = list(dict.fromkeys(names))
+    live = np.array([order.index(name) for name in names])[np.searchsorted(at_ms, times_ms, side="right")]
+    return order, np.where(live == np.arange(len(order))[:, None], 1.0, np.nan)
 
 
 def _info_series(seed: int, end_ms: int, days: int, rates: Mapping[Endpoint, float]) -> dict[str, str]:
