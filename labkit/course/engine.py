@@ -185,7 +185,9 @@ class _Engine(NBClientEngine):  # type: ignore[misc]
             on_cell_execute=started,
             on_cell_executed=ended,
         )
-        client.execute(env=dict(watch.env))
+        # What the interpreter itself says (a crash, a warning of ipykernel) is for the journal, not for the screen.
+        with (watch.socket_dir / "kernel.log").open("wb") as log:
+            client.execute(env=dict(watch.env), stdout=log, stderr=log)
 
 
 def register_engine() -> str:

@@ -19,6 +19,7 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
 from labkit import errors
+from labkit._proc import tail
 from labkit._time import format_duration, utc_now
 from labkit.course import _nb
 from labkit.course.engine import Watch, register_engine
@@ -29,6 +30,7 @@ from labkit.course.runner import Event, RunOptions, kernel_env
 
 __all__ = ["run_one"]
 
+_KERNEL_DIED = "the kernel ended in the middle of a cell (killed, or out of memory)"
 _CHECK_CALL = re.compile(r"\b(q\d+)\.check\(")
 _SETUP_ERRORS = frozenset(
     {cls.__name__ for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, errors.SetupError)}
@@ -91,7 +93,7 @@ class _NotebookRun:
             self._end(
                 RunOutcome.KERNEL_DIED,
                 "KernelDied",
-                "the kernel ended in the middle of a cell (killed, or out of memory)",
+                _KERNEL_DIED + self._last_words(),
             )
         except (RuntimeError, NoSuchKernel) as error:
             self._end(RunOutcome.SETUP_FAILED, type(error).__name__, f"the kernel could not be started: {error}")
@@ -112,6 +114,11 @@ class _NotebookRun:
             self.journal.write("error", notebook=result.name, name=result.error.name, message=result.error.message)
         self.journal.write("notebook_end", notebook=result.name, outcome=result.outcome.value)
         self._say("✓" if result.outcome is RunOutcome.PASSED else "✗", _summary(result), result.duration_s)
+
+    def _last_words(self) -> str:
+        log = self.watch.socket_dir / "kernel.log"
+        words = tail(log.read_text(encoding="utf-8", errors="replace")) if log.is_file() else ""
+        return f"; it said:\n{words}" if words else ""
 
     def _papermill(self) -> None:
         papermill.execute_notebook(
