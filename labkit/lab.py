@@ -17,8 +17,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import psutil
-
 from labkit._http import get_json, request
 from labkit._time import format_duration, utc_now
 from labkit._wait import wait_until
@@ -30,7 +28,7 @@ from labkit.shop.links import apply_links
 from labkit.stack.local import Hooks, LocalRuntime
 from labkit.stack.plan import Layout
 from labkit.stack.progress import Event, Progress, printer, silent, step
-from labkit.stack.state import ProcessId, State, lab_processes, renew_lease
+from labkit.stack.state import ProcessId, State, lab_processes, renew_lease, resume_all
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -225,9 +223,7 @@ class Lab:
         """
         self._use()
         with step(progress or printer(), "reset the lab to its healthy baseline"):
-            for process in lab_processes(self._state.lab_id):
-                if process.status() == psutil.STATUS_STOPPED:
-                    process.resume()
+            resume_all(lab_processes(self._state.lab_id))
             for name, info in self._runtime.supervisor.processes().items():
                 if info.state not in ("RUNNING", "STARTING"):
                     self._runtime.supervisor.start_process(name)

@@ -87,7 +87,7 @@ def doctor(
     as_json: AsJson = False,
     settings: Annotated[bool, typer.Option("--settings", help="Print the table of settings and their origins.")] = False,
 ) -> None:
-    """Say what is here, what is missing and how to get it.  The exit code is 1 if the lab cannot run here."""
+    """Say what is here, what is missing and how to get it.  Exit code 1 if the lab cannot run here."""
     in_force = load_settings({"profile": profile})
     if settings:
         _show_settings(in_force)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 
-from labkit.stack.state import State, kill_all, lab_age_s, lab_processes
+from labkit.stack.state import State, kill_all, lab_age_s, lab_processes, resume_all
 
 __all__ = ["end_lab", "main", "verdict"]
 
@@ -66,6 +66,7 @@ def end_lab(state: State, reason: str) -> list[str]:
     if state.supervisor is not None and state.supervisor.alive():
         # On SIGTERM supervisord stops its children in order, which lets databases close their files.
         supervisor = psutil.Process(state.supervisor.pid)
+        resume_all(lab_processes(state.lab_id))
         kill_all([supervisor], grace_s=_SUPERVISOR_GRACE_S)
     left = kill_all(lab_processes(state.lab_id), grace_s=_ORPHAN_GRACE_S)
     state.end(reason)

@@ -81,10 +81,17 @@ class _CancelledError(Exception):
 
 
 class LocalRuntime:
-    """The lab of one run directory."""
+    """
+    The lab of one run directory.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        settings: where it is, on which ports, with which profile.
+        catalogue: folder of the components; that of the installation if None.
+    """
+
+    def __init__(self, settings: Settings, *, catalogue: Path | None = None) -> None:
         self.settings = settings
+        self.catalogue = catalogue
         self.run_dir = settings.run_dir
         self.supervisor = Supervisor(settings.run_dir)
 
@@ -144,7 +151,7 @@ class LocalRuntime:
         seen = self.supervisor.processes()
         with ThreadPoolExecutor(max_workers=8) as pool:
             rows = list(pool.map(lambda i: self._row(i, seen.get(i.name), layout), layout.instances.values()))
-        catalogue = profile_components(state.profile)
+        catalogue = profile_components(state.profile, self.catalogue)
         missing = [
             ComponentStatus(name, catalogue[name].title, "MISSING", False, None, None, None, None, "", why)
             for name, why in state.missing.items()
@@ -153,10 +160,9 @@ class LocalRuntime:
 
     def layout(self, state: State) -> Layout:
         """The layout of a lab that runs."""
-        programs, _ = acquire_all(
-            [c for n, c in profile_components(state.profile).items() if n not in state.missing], self.settings
-        )
-        return Layout(profile_components(state.profile), programs, self.settings)
+        components = profile_components(state.profile, self.catalogue)
+        programs, _ = acquire_all([c for name, c in components.items() if name not in state.missing], self.settings)
+        return Layout(components, programs, self.settings)
 
     def restart(self, name: str) -> None:
         """Stop and start one instance, and wait until it is ready again."""
@@ -205,7 +211,7 @@ class LocalRuntime:
 
     def _start(self, owner: int | None, hooks: Hooks, progress: Progress) -> State:
         settings = self.settings
-        components = profile_components(settings.profile)
+        components = profile_components(settings.profile, self.catalogue)
         check_space("The lab", self.run_dir, _RUN_DIR_MB)
         try:
             programs, missing = acquire_all(components.values(), settings, progress)

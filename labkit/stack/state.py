@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-__all__ = ["ProcessId", "State", "kill_all", "lab_age_s", "lab_processes", "renew_lease"]
+__all__ = ["ProcessId", "State", "kill_all", "lab_age_s", "lab_processes", "renew_lease", "resume_all"]
 
 _SCHEMA = 1
 _TAG = "LABKIT_LAB_ID"
@@ -138,11 +138,10 @@ def kill_all(processes: Iterable[psutil.Process], *, grace_s: float) -> list[psu
     Returns:
         Those that are still there after that; an empty list is the rule.
     """
-    waiting = []
+    processes, waiting = list(processes), []
+    resume_all(processes)
     for process in processes:
         try:
-            # A stopped process cannot handle a signal until it continues.
-            process.resume()
             process.terminate()
             waiting.append(process)
         except psutil.NoSuchProcess:
@@ -155,6 +154,16 @@ def kill_all(processes: Iterable[psutil.Process], *, grace_s: float) -> list[psu
             continue
     _, alive = psutil.wait_procs(alive, timeout=grace_s)
     return alive
+
+
+def resume_all(processes: Iterable[psutil.Process]) -> None:
+    """Let every process continue that was stopped with SIGSTOP: until then it cannot react to anything."""
+    for process in processes:
+        try:
+            if process.status() == psutil.STATUS_STOPPED:
+                process.resume()
+        except psutil.NoSuchProcess:
+            continue
 
 
 def renew_lease(run_dir: Path) -> None:

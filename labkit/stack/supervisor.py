@@ -7,7 +7,6 @@ import http.client
 import io
 import os
 import shlex
-import subprocess
 import sys
 import xmlrpc.client
 from collections.abc import Mapping
@@ -17,9 +16,8 @@ from typing import Any
 
 from supervisor.xmlrpc import SupervisorTransport
 
-from labkit._proc import tail
+from labkit._proc import run
 from labkit._wait import wait_until
-from labkit.errors import CommandFailed
 from labkit.stack.download import write_atomically
 from labkit.stack.plan import Instance, Layout, socket_dir
 
@@ -65,27 +63,12 @@ class Supervisor:
         config = self.run_dir / "supervisord.conf"
         write_atomically(config, self._configuration(layout), mode=0o600)
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | {"LABKIT_LAB_ID": lab_id}
-        argv = [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)]
-        # A session of its own: Ctrl-C in a terminal must reach labkit, which then stops things in order.
-        with (self.run_dir / "log" / "supervisord.out").open("ab") as output:
-            process = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                env=environment,
-                cwd=self.run_dir,
-            )
-
-        def answers() -> bool:
-            if process.poll() is not None:
-                said = (self.run_dir / "log" / "supervisord.out").read_text(errors="replace")
-                raise CommandFailed(argv, returncode=process.returncode, took_s=0, stderr_tail=tail(said))
-            return self.alive()
-
-        wait_until(answers, "supervisord answers on its socket", timeout_s=_START_TIMEOUT_S, every_s=0.05)
-        return process.pid
+        # It puts itself into the background, in a session of its own: Ctrl-C in a terminal must reach labkit
+        # alone, which then stops things in order.
+        argv = [sys.executable, "-m", "supervisor.supervisord", "-c", config]
+        run(argv, timeout_s=_START_TIMEOUT_S, cwd=self.run_dir, env=environment)
+        wait_until(self.alive, "supervisord answers on its socket", timeout_s=_START_TIMEOUT_S, every_s=0.02)
+        return int(self._call("getPID"))
 
     def alive(self) -> bool:
         """Whether supervisord answers."""
@@ -144,7 +127,7 @@ class Supervisor:
         parser = configparser.RawConfigParser()
         parser["unix_http_server"] = {"file": str(self.socket), "chmod": "0700"}
         parser["supervisord"] = {
-            "nodaemon": "true",
+            "nodaemon": "false",
             "pidfile": str(self.pid_file),
             "logfile": str(self.log_path),
             "logfile_maxbytes": "2MB",
