@@ -189,12 +189,13 @@ class ShopAdmin:
         return list(self._urls)
 
     def _having(self, flag: str, on: str) -> list[str]:
-        having = [name for name, flags in self.flags(on).items() if flag in flags]
-        if not having:
-            services = {_service(name) for name in self.instances(on)}
-            known = [f.name for f in FLAGS if not f.service or f.service in services]
-            raise UnknownName(f"flag of {on or 'the shop'}", flag, known=known)
-        return having
+        """The replicas among *on* whose service reads *flag*; no call is made, so a dead replica elsewhere is no matter."""
+        instances = self.instances(on)
+        services = {_service(name) for name in instances}
+        known = {f.name: f.service for f in FLAGS if not f.service or f.service in services}
+        if flag not in known:
+            raise UnknownName(f"flag of {on or 'the shop'}", flag, known=list(known))
+        return [name for name in instances if known[flag] in {"", _service(name)}]
 
     def _call(self, method: str, instance: str, path: str, body: Mapping[str, object] | None = None) -> Any:
         url = f"{self._urls[instance]}/admin/{path}"

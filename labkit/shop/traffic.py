@@ -60,9 +60,8 @@ class Customer(FastHttpUser):
         self.rng = random.Random(f"{SEED}/{number}")  # noqa: S311  (choices of a shopper, not secrets)
         self.phase_s = number * PERIOD_S / USERS
         self.step = number % len(JOURNEY)
-        # Who begins after the cart was filled begins by filling it.
-        if _ADD < self.step <= _CHECKOUT:
-            self.step = _ADD
+        # Who begins after the cart was filled fills it in place of the first step.
+        self.fills_first = _ADD < self.step <= _CHECKOUT
         gevent.sleep(self.wait_time())
 
     def wait_time(self) -> float:
@@ -77,7 +76,8 @@ class Customer(FastHttpUser):
     @task
     def next_step(self) -> None:
         """One request."""
-        method, endpoint = JOURNEY[self.step]
+        method, endpoint = JOURNEY[_ADD if self.fills_first else self.step]
+        self.fills_first = False
         self.step = (self.step + 1) % len(JOURNEY)
         path = endpoint.format(user=self.user_name, id=self.rng.randint(1, PRODUCTS))
         body = None

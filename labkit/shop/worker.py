@@ -105,6 +105,10 @@ class Worker(Service):
             self._done.labels(queue, "failed").inc()
             await self._take_back(queue)
             raise
+        except (ValueError, KeyError, TypeError) as error:
+            # A job that nobody can do would come back for ever and keep all others waiting.
+            self._done.labels(queue, "malformed").inc()
+            log(logging.ERROR, f"{queue}: a malformed job is dropped", queue=queue, job=raw[:200], error=repr(error))
         with self._store.measured("finish"):
             await self._store.redis.lrem(taken_key(queue), 1, raw)
 

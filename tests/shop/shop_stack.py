@@ -101,7 +101,7 @@ class ShopStack:
         apply_links(self.toxiproxy, self.ports, links=self.links)
         for replica in REPLICAS:
             self.start_replica(replica)
-        self.wait_ready()
+        self.mend()
 
     def start_mariadb(self) -> None:
         """MariaDB with the schema of the shop; waits until it takes statements."""
@@ -148,7 +148,11 @@ class ShopStack:
 
     def environment(self, replica: str) -> dict[str, str]:
         """The variables of a replica, without those of this process that begin with SHOP_."""
-        service, link = replica.rstrip("-12"), lambda name: f"127.0.0.1:{self.link_ports[name]}"
+        service = replica.rstrip("-12")
+
+        def link(name: str) -> str:
+            return f"127.0.0.1:{self.link_ports[name]}"
+
         variables = {
             "SHOP_PORT": str(self.ports[replica]),
             "SHOP_ADMIN_PORT": str(self.ports[f"{replica} admin"]),
@@ -223,10 +227,35 @@ class ShopStack:
             cursor.execute(statement)
             return list(cursor.fetchall())
 
+    def log(self, name: str) -> list[str]:
+        """All lines that a process wrote."""
+        return (self.folder / f"{name}.log").read_text(errors="replace").splitlines()
+
     def said(self, name: str) -> str:
         """The last lines of what a process wrote."""
         path = self.folder / f"{name}.log"
         return "\n".join(path.read_text(errors="replace").splitlines()[-8:]) if path.is_file() else "(nothing)"
+
+    def mend(self) -> None:
+        """Whatever a test broke: stopped and dead processes, links, faults, flags, queues."""
+        for name, process in self.processes.items():
+            if process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+            elif name == "mariadb":
+                self.start_mariadb()
+            elif name == "redis":
+                self.start_redis()
+            elif name in REPLICAS:
+                self.start_replica(name)
+        apply_links(self.toxiproxy, self.ports, links=self.links)
+        self.wait_ready()
+        self.admin().reset()
+        wait_until(self.all_available, "every replica gets calls", timeout_s=15, every_s=0.05)
+
+    def all_available(self) -> bool:
+        """Whether the gateway sends calls to all replicas."""
+        found = [v for text, v in self.metrics("gateway").items() if text.startswith("http_client_target_available")]
+        return len(found) == 6 and all(value == 1 for value in found)
 
     def stop(self) -> None:
         """End every process that was started, the youngest first."""

@@ -1,0 +1,31 @@
+"""One shop for all tests of this room: it starts once and is put back to health after each test."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from shop_stack import ShopStack
+
+
+@pytest.fixture(scope="session")
+def running_shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShopStack]:
+    """MariaDB, Redis, toxiproxy and eight replicas as processes."""
+    stack = ShopStack(tmp_path_factory.mktemp("shop"))
+    try:
+        stack.start()
+        yield stack
+    finally:
+        stack.stop()
+
+
+@pytest.fixture
+def shop(running_shop: ShopStack) -> Iterator[ShopStack]:
+    """The shop at rest; whatever a test breaks is mended after it."""
+    yield running_shop
+    running_shop.mend()

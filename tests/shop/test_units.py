@@ -1,0 +1,424 @@
+"""The parts of the shop that need no process: configuration, balancing, flags, faults, metrics, logs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from labkit.errors import ConfigInvalid, InvalidValue, NotRunning, UnknownName
+from labkit.settings import files_root
+from labkit.shop.balancer import EJECT_S, Balancer, RetryBudget
+from labkit.shop.client import ShopAdmin
+from labkit.shop.config import SERVICES, VARIABLES, load_config
+from labkit.shop.faults import FAULTS, FaultSet
+from labkit.shop.flags import FLAGS, FlagSet
+from labkit.shop.links import apply_links, read_links
+from labkit.shop.logs import JsonFormatter
+from labkit.shop.metrics import DURATION_BUCKETS_S, Telemetry
+from labkit.shop.rates import JOURNEY, LIVE_RATES_PER_S, OK_STATUS, REQUESTS_PER_S
+from labkit.shop.state import Replica
+
+GATEWAY = {
+    "SHOP_PORT": "8080",
+    "SHOP_CATALOG_URLS": "http://a:1, http://b:2/",
+    "SHOP_PAYMENTS_URLS": "http://c:3",
+    "SHOP_CART_URL": "http://d:4",
+    "SHOP_ORDERS_URL": "http://e:5",
+}
+CATALOG = {"SHOP_PORT": "8081", "SHOP_MARIADB_URL": "mysql://shop:from%2Furl@db/shop"}
+
+
+def test_every_missing_variable_is_listed_at_once():
+    """A gateway without any variable is told all five that it needs."""
+    with pytest.raises(ConfigInvalid) as caught:
+        load_config("gateway", {})
+    assert [str(problem).split()[0] for problem in caught.value.problems] == list(GATEWAY)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "part"),
+    [
+        ("SHOP_PORT", "80800", "1 to 65535"),
+        ("SHOP_PORT", "http", "1 to 65535"),
+        ("SHOP_CART_URL", "redis://d:4", "http://"),
+        ("SHOP_CATALOG_URLS", " , ", "got none"),
+        ("SHOP_LOG_LEVEL", "loud", "debug, info"),
+        ("SHOP_ACCESS_LOG_EVERY", "0", "from 1 up"),
+        ("SHOP_ADMIN_TOKEN_FILE", "/nowhere", "cannot be read"),
+        ("SHOP_CATLOG_URLS", "http://a", "did you mean SHOP_CATALOG_URLS?"),
+    ],
+)
+def test_a_wrong_variable_is_named_with_what_was_expected(name: str, value: str, part: str):
+    """The message has the variable and the values that it takes."""
+    with pytest.raises(ConfigInvalid, match=name) as caught:
+        load_config("gateway", GATEWAY | {name: value})
+    assert part in str(caught.value)
+
+
+def test_an_unknown_service_is_met_with_the_nearest():
+    """A typo in the service gets a suggestion."""
+    with pytest.raises(ConfigInvalid, match="did you mean payments"):
+        load_config("payment", {})
+
+
+def test_a_service_needs_only_its_own_variables():
+    """The gateway starts without addresses of MariaDB and Redis, and normalises its own."""
+    config = load_config("gateway", GATEWAY)
+    assert config.catalog_urls == ("http://a:1", "http://b:2")
+    assert (config.mariadb, config.redis_url, config.instance) == (None, "", "gateway-1")
+
+
+def test_the_password_file_wins_over_the_address_and_neither_is_shown(tmp_path: Path):
+    """A password comes from its file if there is one, and never appears in a text of the configuration."""
+    (tmp_path / "password").write_text("from file\n")
+    first = load_config("catalog", CATALOG)
+    second = load_config("catalog", CATALOG | {"SHOP_MARIADB_PASSWORD_FILE": str(tmp_path / "password")})
+    assert first.mariadb is not None
+    assert first.mariadb.password == "from/url"
+    assert second.mariadb is not None
+    assert second.mariadb.password == "from file"
+    assert "from" not in repr(first) + repr(second)
+
+
+def test_an_admin_port_without_a_token_is_refused(tmp_path: Path):
+    """There is no way to run the admin API open: no file, and an empty file, are both mistakes."""
+    (tmp_path / "token").write_text("\n")
+    for extra in ({}, {"SHOP_ADMIN_TOKEN_FILE": str(tmp_path / "token")}):
+        with pytest.raises(ConfigInvalid, match="SHOP_ADMIN_TOKEN_FILE"):
+            load_config("payments", {"SHOP_PORT": "1", "SHOP_ADMIN_PORT": "2", **extra})
+
+
+def test_every_variable_of_the_table_is_documented():
+    """docs/shop.md names every variable, flag and fault, so the page cannot fall behind."""
+    page = (files_root() / "docs" / "shop.md").read_text(encoding="utf-8")
+    names = [v.name for v in VARIABLES] + [f.name for f in FLAGS] + list(FAULTS) + list(SERVICES)
+    assert [name for name in names if f"`{name}`" not in page] == []
+
+
+class Clock:
+    """Seconds that pass only when told."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        """The present second."""
+        """The present second."""
+        return self.now
+
+
+def balancer(count: int = 2) -> tuple[Balancer, Clock]:
+    clock = Clock()
+    return Balancer("catalog", [f"http://{n}" for n in range(count)], clock=clock), clock
+
+
+def picks(balance: Balancer, count: int = 4) -> set[str]:
+    return {target.name for target in (balance.pick() for _ in range(count)) if target}
+
+
+def test_three_failures_in_a_row_eject_a_replica_and_time_brings_it_back():
+    """An ejected replica gets no call for EJECT_S seconds; then one failure ejects it again."""
+    balance, clock = balancer()
+    bad = balance.targets[0]
+    for _ in range(3):
+        balance.failed(bad)
+    assert picks(balance) == {"catalog-2"}
+    clock.now += EJECT_S
+    assert picks(balance) == {"catalog-1", "catalog-2"}
+    balance.failed(bad)
+    assert picks(balance) == {"catalog-2"}
+
+
+def test_failures_with_successes_between_do_not_eject():
+    """Only failures in a row count: a replica that fails now and then stays."""
+    balance, _ = balancer()
+    for _ in range(10):
+        balance.failed(balance.targets[0])
+        balance.failed(balance.targets[0])
+        balance.succeeded(balance.targets[0])
+    assert picks(balance) == {"catalog-1", "catalog-2"}
+
+
+def test_the_last_replicas_are_not_taken_out_on_a_suspicion():
+    """When all are ejected they are used all the same; when all say not ready there is nobody."""
+    balance, _ = balancer()
+    for target in balance.targets * 3:
+        balance.failed(target)
+    assert picks(balance) == {"catalog-1", "catalog-2"}
+    for target in balance.targets:
+        balance.probed(target, ready=False)
+    assert balance.pick() is None
+
+
+def test_a_retry_goes_to_another_replica_if_there_is_one():
+    """The replica that just failed is avoided; a service with one replica is asked again."""
+    two, _ = balancer()
+    one, _ = balancer(1)
+    assert all(two.pick(avoid=[two.targets[0]]) is two.targets[1] for _ in range(4))
+    assert one.pick(avoid=one.targets) is one.targets[0]
+
+
+def test_a_replica_that_becomes_ready_is_forgiven():
+    """Its earlier failures say nothing about the restarted process."""
+    balance, _ = balancer()
+    bad = balance.targets[0]
+    for _ in range(3):
+        balance.failed(bad)
+    balance.probed(bad, ready=False)
+    balance.probed(bad, ready=True)
+    assert not balance.ejected(bad)
+
+
+@given(st.lists(st.booleans(), max_size=400))
+@settings(max_examples=50)
+def test_retries_never_exceed_the_budget(calls: list[bool]):
+    """However calls and failures mix, retries are at most a tenth of the calls and the reserve."""
+    budget, made = RetryBudget(share=0.1, reserve=5), 0
+    for fails in calls:
+        budget.earn()
+        made += fails and budget.take()
+    assert made <= 5 + 0.1 * len(calls) + 1e-9
+
+
+def test_a_flag_takes_only_values_of_its_type():
+    """True is not 1 and 1 is not True; a refused value changes nothing."""
+    flags = FlagSet("catalog")
+    for name, value in (("n_plus_one", 1), ("page_size", True), ("page_size", 0), ("page_size", "20")):
+        with pytest.raises(InvalidValue, match=name):
+            flags.set(name, value)
+    assert flags.changed() == {}
+
+
+def test_an_unknown_flag_lists_those_there_are():
+    """The error carries the nearest name and all names of this service, not those of others."""
+    with pytest.raises(UnknownName) as caught:
+        FlagSet("catalog").set("n_plus_on", True)
+    assert caught.value.nearest == "n_plus_one"
+    assert "missing_index" not in caught.value.known
+
+
+def test_every_weakness_is_off_by_default():
+    """The shop is healthy until somebody decides otherwise, and there are the six of the design."""
+    weaknesses = [flag for flag in FLAGS if flag.weakness]
+    assert [flag.default for flag in weaknesses] == [False] * 6
+
+
+@pytest.mark.parametrize(
+    ("name", "given_"),
+    [
+        ("latency", {"ms": -1}),
+        ("latency", {"ms": True}),
+        ("error", {"status": 200}),
+        ("error", {"share": 1.5}),
+        ("hang", {"endpoint": ""}),
+        ("cpu", {"for_s": 10_000}),
+    ],
+)
+def test_a_fault_refuses_parameters_out_of_bounds(name: str, given_: dict[str, object]):
+    """A wrong parameter starts nothing."""
+    faults = FaultSet()
+    with pytest.raises(InvalidValue):
+        faults.apply(name, given_)
+    assert faults.describe() == []
+
+
+def test_unknown_faults_and_parameters_raise():
+    """An unknown name is an error with suggestions, never ignored."""
+    with pytest.raises(UnknownName, match="did you mean 'latency'"):
+        FaultSet().apply("latancy", {})
+    with pytest.raises(UnknownName, match="did you mean 'share'"):
+        FaultSet().apply("error", {"shere": 0.5})
+
+
+def test_a_fault_meets_its_endpoint_and_ends_by_itself():
+    """An error meets the endpoint it is for, not others and not probes, and is gone after for_s."""
+
+    async def story() -> list[int | None]:
+        faults = FaultSet()
+        faults.apply("error", {"status": 503, "endpoint": "/products", "for_s": 0.1})
+        met = [await faults.meet("/products"), await faults.meet("/prices"), await faults.meet("/healthz", probe=True)]
+        await asyncio.sleep(0.15)
+        return [*met, await faults.meet("/products")]
+
+    assert asyncio.run(story()) == [503, None, None, None]
+
+
+def test_a_share_is_a_share():
+    """A share of 0.3 meets about three requests in ten."""
+
+    async def story() -> int:
+        faults = FaultSet()
+        faults.apply("error", {"share": 0.3})
+        hits = sum([await faults.meet("/x") is not None for _ in range(4000)])
+        faults.undo_all()
+        return hits
+
+    assert 1000 < asyncio.run(story()) < 1400
+
+
+def test_undoing_a_hang_lets_its_requests_go():
+    """Requests that were held are served when the fault ends."""
+
+    async def story() -> int | None:
+        faults = FaultSet()
+        faults.apply("hang", {})
+        held = asyncio.create_task(faults.meet("/products"))
+        await asyncio.sleep(0.02)
+        assert not held.done()
+        assert faults.undo("hang")
+        return await asyncio.wait_for(held, 1)
+
+    assert asyncio.run(story()) is None
+
+
+def test_the_version_is_a_label_of_one_series_only():
+    """A deploy moves shop_build_info and leaves counters alone, so that rates survive it."""
+    telemetry = Telemetry("1.0.0")
+    telemetry.request_done("GET", "/products", 200, 0.003)
+    telemetry.version = "1.1.0"
+    page = telemetry.exposition("")[0].decode()
+    assert [line for line in page.splitlines() if "version=" in line] == ['shop_build_info{version="1.1.0"} 1.0']
+
+
+def test_openmetrics_has_no_created_series():
+    """A scraper that asks for OpenMetrics gets it, without one more series per counter."""
+    telemetry = Telemetry("1.0.0")
+    telemetry.request_done("BREW", "/products", 418, 0.003)
+    page, content_type = telemetry.exposition("application/openmetrics-text; version=1.0.0")
+    assert content_type.startswith("application/openmetrics-text")
+    assert b"_created" not in page
+    assert b'method="OTHER"' in page
+
+
+def test_the_buckets_are_those_of_the_history():
+    """The bounds are the contract with the seeded past."""
+    assert DURATION_BUCKETS_S == (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+
+
+def test_the_rates_add_up():
+    """The rates per endpoint are the journey's shares of the total, and each has its good status."""
+    assert sum(LIVE_RATES_PER_S.values()) == pytest.approx(REQUESTS_PER_S)
+    assert set(LIVE_RATES_PER_S) == set(JOURNEY) == set(OK_STATUS)
+    assert LIVE_RATES_PER_S["POST", "/checkout/{user}"] >= 1
+
+
+def test_a_log_line_is_one_json_object_with_the_agreed_keys():
+    """Time in UTC with milliseconds, ids that are null until there is a trace, the fields beside the message."""
+    record = logging.LogRecord("x", logging.INFO, "f", 1, "two\nlines", None, None)
+    record.fields = {"status": 200}
+    line = JsonFormatter(load_config("gateway", GATEWAY)).format(record)
+    said = json.loads(line)
+    assert "\n" not in line
+    assert list(said)[:8] == ["time", "level", "service", "instance", "message", "request_id", "trace_id", "span_id"]
+    assert said["time"].endswith("+00:00")
+    assert len(said["time"]) == 29
+    assert (said["trace_id"], said["status"]) == (None, 200)
+
+
+def payments(folder: Path) -> Replica:
+    environ = {"SHOP_PORT": "1", "SHOP_STATE_FILE": str(folder / "p.json"), "SHOP_DEPLOY_LOG": str(folder / "d.jsonl")}
+    return Replica.start(load_config("payments", environ))
+
+
+def test_flags_and_version_outlive_a_restart_and_reset_forgets_them(tmp_path: Path):
+    """A restarted replica is as it was configured at run time; a reset one is as it was started."""
+    first = payments(tmp_path)
+    first.flags.set("shallow_readiness", True)
+    first.deploy("2.0.0", actor="ada", time="2026-03-01T00:00:00.000+00:00")
+    second = payments(tmp_path)
+    assert (second.telemetry.version, second.flags.changed()) == ("2.0.0", {"shallow_readiness": True})
+    second.reset(actor="reset", time="2026-03-01T00:01:00.000+00:00")
+    third = payments(tmp_path)
+    assert (third.telemetry.version, third.flags.changed()) == ("1.0.0", {})
+    log = [json.loads(line) for line in (tmp_path / "d.jsonl").read_text().splitlines()]
+    assert [(entry["previous"], entry["version"]) for entry in log] == [("1.0.0", "2.0.0"), ("2.0.0", "1.0.0")]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": "2"}', '{"version": "2", "flags": 3}'])
+def test_a_broken_state_file_does_not_stop_a_start(tmp_path: Path, text: str):
+    """Crash-only: whatever the last process left behind, the next one starts, at its defaults."""
+    (tmp_path / "p.json").write_text(text)
+    assert payments(tmp_path).telemetry.version == "1.0.0"
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_imports_only_what_it_needs(service: str):
+    """No service loads the heavy packages; the gateway and payments load no driver."""
+    code = (
+        "import sys, importlib; importlib.import_module('labkit.shop.__main__');"
+        f"importlib.import_module('labkit.shop.{service}'); print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    drivers = {
+        "catalog": {"pymysql"},
+        "cart": {"redis"},
+        "orders": {"pymysql", "redis"},
+        "worker": {"pymysql", "redis"},
+    }
+    assert loaded & {"pandas", "numpy", "pydantic", "requests", "yaml", "locust"} == set()
+    assert loaded & {"pymysql", "redis"} == drivers.get(service, set())
+
+
+def test_the_admin_client_is_light():
+    """A notebook that asks for flags does not load a web server or patch the standard library."""
+    code = "import sys, labkit.shop.client; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert {"aiohttp", "redis", "gevent"} & set(done.stdout.split()) == set()
+
+
+def test_the_program_without_its_environment_says_what_is_missing():
+    """`python -m labkit.shop catalog` exits with 78 and one message; without a service with 64."""
+    argv = [sys.executable, "-m", "labkit.shop"]
+    done = subprocess.run([*argv, "catalog"], capture_output=True, text=True, check=False, timeout=60, env={})
+    usage = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60, env={})
+    assert done.returncode == 78
+    assert "SHOP_PORT" in done.stderr
+    assert "SHOP_MARIADB_URL" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (usage.returncode, "gateway, catalog" in usage.stderr) == (64, True)
+
+
+def test_the_admin_client_names_what_it_does_not_know():
+    """Unknown replicas, faults and a log that is out of reach are errors before any call is made."""
+    admin = ShopAdmin({"catalog-1": "http://127.0.0.1:1", "gateway": "http://127.0.0.1:1"}, "t")
+    with pytest.raises(UnknownName, match="did you mean 'catalog'"):
+        admin.instances("catalogue")
+    with pytest.raises(UnknownName, match="did you mean 'latency'"):
+        admin.inject("latancy", on="catalog")
+    with pytest.raises(InvalidValue, match="gateway"):
+        admin.inject("latency", on="")
+    with pytest.raises(NotRunning, match="deploy log"):
+        admin.deploy_log()
+    with pytest.raises(NotRunning, match="catalog-1 does not answer"):
+        admin.flags()
+
+
+def test_links_without_a_port_are_named_before_anything_is_asked():
+    """Every upstream that has no port is listed."""
+    ports = {link.upstream: 1 for link in read_links() if link.name not in {"redis", "cart"}}
+    with pytest.raises(ConfigInvalid) as caught:
+        apply_links("http://127.0.0.1:1", ports)
+    assert len(caught.value.problems) == 2
+
+
+def test_the_links_are_the_agreed_ones():
+    """Names and ports that callers and callees must agree on."""
+    found = {link.name: link.listen for link in read_links()}
+    assert found == {
+        "catalog-1": 8281,
+        "catalog-2": 8282,
+        "cart": 8283,
+        "orders": 8284,
+        "payments-1": 8285,
+        "payments-2": 8286,
+        "mariadb": 8290,
+        "redis": 8291,
+    }
