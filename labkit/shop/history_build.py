@@ -20,6 +20,7 @@ from labkit._time import as_utc
 from labkit.errors import ConfigInvalid
 from labkit.shop import history_counts as counts
 from labkit.shop._remote_write import Floats, Ints
+from labkit.shop.history_grid import COARSE_S, STEADY_S, grid_ms
 from labkit.shop.history_plan import (
     AVAILABILITY_OBJECTIVE,
     LATENCY_OBJECTIVE,
@@ -38,12 +39,11 @@ from labkit.shop.rates import LIVE_RATES_PER_S
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["History", "build_history", "grid_ms", "load_labels", "plan_id"]
+__all__ = ["History", "build_history", "load_labels", "plan_id"]
 
 # Raised whenever the same seed would give other numbers than before.
 _METHOD = 1
 
-_FINE_S, _FINE_SPAN_S, _COARSE_S = 5, 600, 60
 _SEEDED = {"job": "shop", "service": "gateway", "instance": "seeded"}
 _LABELS_SCHEMA = "labkit-history-labels/1"
 
@@ -54,10 +54,10 @@ class History:
     The past as arrays: counters at instants, the counts behind them, and the truth.
 
     Attributes:
-        times_ms: shape (instants,), milliseconds since 1970 UTC; every 60 s, every 5 s in the last 10 minutes.
+        times_ms: shape (instants,), milliseconds since 1970 UTC; every 60 s, up to every 5 s near the end.
         series: the labels of each series, `__name__` included.
         values: shape (series, instants); counters start at 0 at the first instant; nan where a series has no sample.
-        traffic: the counts per step; step k ends at instant k + 1.
+        traffic: the counts per step of `traffic.step_s`: minutes, in the last two hours seconds.
     """
 
     seed: int
@@ -111,11 +111,10 @@ class History:
 
     def _per_step(self, counted: Ints, step_s: int) -> Ints:
         span_s = self.days * 86_400
-        if step_s <= 0 or step_s % _COARSE_S or span_s % step_s:
-            raise ValueError(f"step_s must be a multiple of {_COARSE_S} that divides {span_s}, got {step_s}")
-        fine = _FINE_SPAN_S // _FINE_S
-        minutes = np.concatenate([counted[:-fine], counted[-fine:].reshape(-1, _COARSE_S // _FINE_S).sum(axis=1)])
-        return np.asarray(minutes.reshape(-1, step_s // _COARSE_S).sum(axis=1))
+        if step_s <= 0 or step_s % COARSE_S or span_s % step_s:
+            raise ValueError(f"step_s must be a multiple of {COARSE_S} that divides {span_s}, got {step_s}")
+        minutes = np.concatenate([counted[:-STEADY_S], counted[-STEADY_S:].reshape(-1, COARSE_S).sum(axis=1)])
+        return np.asarray(minutes.reshape(-1, step_s // COARSE_S).sum(axis=1))
 
     def labels(self) -> dict[str, Any]:
         """
@@ -190,19 +189,6 @@ def load_labels(path: Path) -> dict[str, Any]:
     return found
 
 
-def grid_ms(end_ms: int, start_ms: int) -> Ints:
-    """
-    Instants after *start_ms* up to *end_ms*: every 5 s in the last 10 minutes, every 60 s before, counted from the end.
-
-    >>> len(grid_ms(end_ms=86_400_000, start_ms=0))
-    1550
-    """
-    fine_from_ms = end_ms - _FINE_SPAN_S * 1000
-    fine = np.arange(end_ms, max(fine_from_ms, start_ms), -_FINE_S * 1000, dtype=np.int64)
-    coarse = np.arange(fine_from_ms, start_ms, -_COARSE_S * 1000, dtype=np.int64)
-    return np.concatenate([fine, coarse])[::-1]
-
-
 def plan_id(days: int, rates: Mapping[Endpoint, float]) -> str:
     """Eight characters that differ when the same seed and end would give other numbers."""
     plan = repr((_METHOD, days, sorted(rates.items()), SCENARIOS, counts.HISTOGRAMS))
@@ -224,7 +210,7 @@ def build_history(
         seed: chooses order and minute of the incidents, and the noise.
         end: timezone-aware; cut to the second.
         days: length; incidents that find no room in a shorter past are left out.
-        rates: requests per second by (method, endpoint) that the past arrives at; it equals them in its last hour.
+        rates: requests per second by (method, endpoint) that the past arrives at; it equals them in its last two hours.
         version: version of the gateway that is live at the end.
 
     Raises:
@@ -235,17 +221,19 @@ def build_history(
         raise ValueError(f"days must be 1 to 35 (Prometheus keeps 40), got {days}")
     end_ms = int(end.timestamp()) * 1000
     start_ms = end_ms - days * 86_400_000
-    times_ms = np.concatenate([[start_ms], grid_ms(end_ms, start_ms)])
+    times_ms = np.concatenate([[start_ms], grid_ms(start_ms, end_ms)])
+    step_s = np.concatenate([np.full(days * 1440 - STEADY_S // COARSE_S, float(COARSE_S)), np.ones(STEADY_S)])
     slots = place(seed, days)
     traffic = counts.thirty_days_traffic(
-        seed=seed, end=end, step_s=np.diff(times_ms) / 1000, rates=rates, slots=slots, quiet_s=QUIET_DAYS * 86_400
+        seed=seed, end=end, step_s=step_s, rates=rates, slots=slots, quiet_s=QUIET_DAYS * 86_400
     )
     incidents = _spoil(seed, end, traffic, slots)
     deploys = place_deploys(seed, end, days, incidents, version)
     labels, increments = counts.counter_increments(traffic, np.random.default_rng([seed, 5]))
     versions, live = _versions(deploys, times_ms)
-    counters = np.zeros((len(labels), len(times_ms)))
-    np.cumsum(increments, axis=1, out=counters[:, 1:])
+    counters = np.concatenate([np.zeros((len(labels), 1)), np.cumsum(increments, axis=1)], axis=1)
+    sampled = np.searchsorted(np.cumsum(step_s, dtype=np.int64), (times_ms - start_ms) // 1000, side="right")
+    counters = counters[:, sampled]
     values = np.concatenate([counters, np.ones((1, len(times_ms))), live])
     builds = ({"__name__": "shop_build_info", "version": one} for one in versions)
     series = (

@@ -15,6 +15,7 @@ from statistics import NormalDist
 import numpy as np
 
 from labkit.shop._remote_write import Floats, Ints
+from labkit.shop.history_grid import STEADY_S
 from labkit.shop.history_plan import LATENCY_THRESHOLD_S, Endpoint, Scenario, Slot
 from labkit.shop.metrics import DURATION_BUCKETS_S
 from labkit.shop.rates import BASE_ERROR_SHARE, ERROR_STATUS, OK_STATUS, TYPICAL_LATENCY_S
@@ -39,8 +40,8 @@ HISTOGRAMS: tuple[Endpoint, ...] = (("POST", "/checkout/{user}"), ("GET", "/prod
 # Requests over the latency threshold on an ordinary day, as a fraction: a fifth of what 99 % allows.
 BASE_SLOW_SHARE = 0.002
 
-# The shape fades into the steady live load over these hours, and the last one is steady.
-_FADE_H, _STEADY_H = 6.0, 1.0
+# From this long before the end the shape fades into the live load; the last two hours are steady.
+_FADE_S = 8 * 3600
 
 # How slow requests spread over the buckets above the threshold: 0.5 s, 1 s, 2.5 s, more.
 _SLOW_SPREAD = (0.55, 0.30, 0.12, 0.03)
@@ -110,12 +111,12 @@ def thirty_days_traffic(
     """
     rng = np.random.default_rng([seed, 3])
     to_end_s = np.cumsum(step_s[::-1])[::-1]
-    fade = np.clip((to_end_s / 3600 - _STEADY_H) / (_FADE_H - _STEADY_H), 0, 1)
+    fade = np.clip((to_end_s - STEADY_S) / (_FADE_S - STEADY_S), 0, 1)
     times_s = end.astimezone(UTC).timestamp() - to_end_s
     relative = np.exp(fade * (np.log(shape(times_s)) + _wander(rng, to_end_s)))
     relative *= _surges(to_end_s, slots)
     expected = np.asarray(list(rates.values())) * (relative * step_s)[:, None]
-    steady = to_end_s <= _STEADY_H * 3600
+    steady = to_end_s <= STEADY_S
     requests = rng.poisson(expected).astype(np.int64)
     requests[steady] = evenly(expected[steady])
     quiet = to_end_s <= quiet_s

@@ -26,8 +26,9 @@ from labkit import _http
 from labkit._time import as_utc, format_duration, parse_duration, utc_now
 from labkit.errors import ConfigInvalid, RequestFailed
 from labkit.shop import _remote_write as remote
-from labkit.shop.history_build import History, build_history, grid_ms, plan_id
+from labkit.shop.history_build import History, build_history, plan_id
 from labkit.shop.history_counts import counter_increments, steady_traffic
+from labkit.shop.history_grid import grid_ms
 from labkit.shop.history_plan import Endpoint
 from labkit.shop.rates import LIVE_RATES_PER_S
 
@@ -134,7 +135,7 @@ def fill_gap(
     if newest_ms is None or plan is None or until_ms - newest_ms < _SMALLEST_GAP_S * 1000:
         return None
     _require_seed(plan, seed)
-    times_ms = grid_ms(until_ms, newest_ms)
+    times_ms = grid_ms(newest_ms, until_ms, dense_start=True)
     traffic = steady_traffic(np.diff(times_ms, prepend=newest_ms) / 1000, rates)
     labels, increments = counter_increments(traffic, np.random.default_rng([seed, newest_ms]))
     gained = {_identity(one): row for one, row in zip(labels, np.cumsum(increments, axis=1), strict=True)}
