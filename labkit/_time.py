@@ -69,7 +69,9 @@ def format_duration(seconds: float | timedelta) -> str:
     if value < 60:
         return f"{value:.3g} s"
     for size, name, next_size, next_name in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if value >= size:
-            whole, rest = divmod(round(value / next_size) * next_size, size)
+        # Rounded first: 86,399 s are a day, not 24 h.
+        rounded = round(value / next_size) * next_size
+        if rounded >= size:
+            whole, rest = divmod(rounded, size)
             return f"{whole:.0f} {name}" + (f" {rest / next_size:.0f} {next_name}" if rest else "")
     raise AssertionError("unreachable")

@@ -8,9 +8,6 @@ from typing import Annotated
 
 import typer
 
-from labkit.course import editions
-from labkit.course.parameters import parse_assignments
-
 __all__ = ["register"]
 
 Out = Annotated[
@@ -46,7 +43,9 @@ def run(
     Exit codes: 0 passed, 1 a check or cell failed, 2 wrong usage, 3 the lab could not be had,
     4 deadline passed, 5 a kernel died, 130 interrupted.
     """
-    from labkit.course.report import write_report  # noqa: PLC0415  (`labkit --help` must not wait for papermill)
+    from labkit.course import editions  # noqa: PLC0415  (`labkit --help` must not wait for pandas and papermill)
+    from labkit.course.parameters import parse_assignments  # noqa: PLC0415
+    from labkit.course.report import write_report  # noqa: PLC0415
     from labkit.course.runner import RunOptions, run_notebooks  # noqa: PLC0415
     from labkit.lab import stop_owned_by, up  # noqa: PLC0415
 
@@ -64,18 +63,24 @@ def run(
 
 def list_notebooks() -> None:
     """Name the notebooks of the course."""
+    from labkit.course import editions  # noqa: PLC0415
+
     for source in editions.sources():
         typer.echo(source.stem)
 
 
 def build() -> None:
     """Generate the learner and solved editions from their sources."""
+    from labkit.course import editions  # noqa: PLC0415
+
     for path in editions.build():
         typer.echo(f" ✓ {path}")
 
 
 def check() -> None:
     """Say which editions differ from their sources; exit code 1 if any does."""
+    from labkit.course import editions  # noqa: PLC0415
+
     drifts = editions.check()
     for drift in drifts:
         typer.echo(f" ✗ {drift}")

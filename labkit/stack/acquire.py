@@ -110,7 +110,7 @@ def acquire(component: Component, settings: Settings, progress: Progress = silen
                 except NoSpace:
                     raise
                 except LabkitError as error:
-                    reason = str(error).splitlines()[0]
+                    reason = "; ".join(error.tried) if isinstance(error, ToolMissing) else str(error).splitlines()[0]
                 else:
                     return installed
             tried.append(f"{_describe(source)}: {reason}")
@@ -145,7 +145,11 @@ def remedy(component: Component) -> str:
     """What a person can do to get the program of *component*, in one sentence."""
     program = _program(component)
     ways = [f"`brew install {program.brew}`"] if sys.platform == "darwin" and program.brew else []
-    ways += [f"download it from {s.url.split('/download/')[0]}" for s in program.sources if s.kind == "release"]
+    ways += [
+        f"download it from {s.url.split('/download/')[0].split('/v@')[0]}"
+        for s in program.sources
+        if s.kind == "release"
+    ]
     ways += [
         f"`apt-get install {' '.join(s.packages)}`"
         for s in program.sources

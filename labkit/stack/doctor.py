@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from labkit.settings import Settings
+from labkit.settings import Settings, files_root
 from labkit.stack.acquire import find, remedy, usable_sources
 from labkit.stack.catalogue import Component, GoSource, ReleaseSource, Source, profile_components
 from labkit.stack.golang import find_go
@@ -29,7 +29,7 @@ from labkit.stack.plan import ports_of
 from labkit.stack.ports import listener_of, port_is_free
 from labkit.stack.state import State
 
-__all__ = ["EXERCISES", "Finding", "Report", "examine"]
+__all__ = ["Finding", "Report", "examine", "exercise_files"]
 
 Verdict = Literal["ok", "fetch", "warning", "missing"]
 
@@ -41,17 +41,6 @@ _APT_LISTS_MB = 10.0
 _RUN_DIR_MB = 300.0
 _OPEN_FILES = 4096
 _CONNECT_TIMEOUT_S = 1.5
-
-EXERCISES = {
-    "00": "start here",
-    "01": "observability",
-    "02": "error budgets",
-    "03": "incident response",
-    "04": "chaos engineering",
-    "05": "load and capacity",
-    "06": "runbooks and toil",
-    "07": "game day",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +144,11 @@ def examine(settings: Settings) -> Report:
         fetch_mb=fetch_mb,
         minutes=(fetch_mb / _MEGABYTES_PER_S + _compile_s(chosen.values()) + _START_S) / 60,
     )
+
+
+def exercise_files() -> list[Path]:
+    """The notebooks of this installation, in order; each name begins with the number of its exercise."""
+    return sorted((files_root() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 
 
 def _where(source: str, path: Path) -> str:
@@ -293,7 +287,8 @@ def _cluster() -> Finding:
 def _exercises(components: dict[str, Component], missing: set[str]) -> list[Finding]:
     required = sorted(components[name].title for name in missing if components[name].required)
     rows = []
-    for number, title in EXERCISES.items():
+    for path in exercise_files():
+        number, _, title = path.stem.replace("_", " ").partition(" ")
         lacking = [components[n].title for n in sorted(missing) if number in components[n].exercises]
         if required:
             rows.append(Finding(f"{number} {title}", "missing", f"not without {', '.join(required)}"))

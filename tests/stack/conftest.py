@@ -15,7 +15,10 @@ from labkit.stack.local import LocalRuntime
 from labkit.stack.state import State, kill_all, lab_processes
 
 # An HTTP server in one line of Python; `-c` programs behave as a component would.
-_SERVER = "import http.server,sys; http.server.HTTPServer(('127.0.0.1', int(sys.argv[1])), http.server.SimpleHTTPRequestHandler).serve_forever()"
+_SERVER = (
+    "import http.server as h, sys; "
+    "h.HTTPServer(('127.0.0.1', int(sys.argv[1])), h.SimpleHTTPRequestHandler).serve_forever()"
+)
 
 WEB = f"""
 name: web
@@ -42,7 +45,9 @@ argv: ["@{python}", -m, labkit.stack.guard, "@{run}"]
 """
 
 
-def component(name: str, *, code: str, needs: str = "[]", ready: str = "{running_s: 1, within_s: 10}", ports: str = "{}") -> str:
+def component(
+    name: str, *, code: str, needs: str = "[]", ready: str = "{running_s: 1, within_s: 10}", ports: str = "{}"
+) -> str:
     """A component that runs a line of Python."""
     return textwrap.dedent(f"""
         name: {name}
@@ -81,7 +86,7 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     yield make
     leftovers = [s for settings in made if (s := State.load(settings.run_dir)) is not None]
     for state in leftovers:
-        kill_all([p for p in lab_processes(state.lab_id)], grace_s=1)
+        kill_all(lab_processes(state.lab_id), grace_s=1)
     assert not leftovers, f"a lab was left running: {leftovers}"
 
 

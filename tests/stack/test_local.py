@@ -286,7 +286,7 @@ def test_up_works_after_kill_9_of_supervisor_and_guard(stack: Stack) -> None:
 
 
 def test_a_killed_component_is_started_again(stack: Stack) -> None:
-    """supervisord restarts what dies, as a kubelet restarts a container."""
+    """What dies is restarted, as a kubelet restarts a container."""
     runtime = stack()
     runtime.up(owner=None, hooks=Hooks())
     before = next(row.pid for row in runtime.status() if row.name == "web")
