@@ -146,13 +146,13 @@ INSERT IGNORE INTO products (id, name, category, price_cents, stock) VALUES
   (99, 'Large skipping rope', 'Toys', 4485, 293),
   (100, 'Large juggling balls', 'Toys', 3975, 332);
 
--- Orders of the past, one every two minutes, so that a query without its index has something to read.
+-- Orders of the past, one every 43 seconds for thirty days, so that a query without its index has something to read.
 -- The numbers come from arithmetic, not from chance: every lab has the same.
 INSERT IGNORE INTO orders (id, user_id, status, amount_cents, idempotency_key, charge_id, created_at)
 SELECT seq, CONCAT('customer-', 1 + seq * 7919 % 1999), 'completed', p.price_cents * (1 + seq % 3),
   CONCAT('past-', seq), CONCAT('00000000-0000-4000-8000-', LPAD(seq, 12, '0')),
-  NOW() - INTERVAL (20001 - seq) * 2 MINUTE
-FROM seq_1_to_20000 JOIN products p ON p.id = 1 + seq * 31 % 100
+  NOW() - INTERVAL (60001 - seq) * 43 SECOND
+FROM seq_1_to_60000 JOIN products p ON p.id = 1 + seq * 31 % 100
 WHERE NOT EXISTS (SELECT 1 FROM orders);
 
 INSERT IGNORE INTO order_items (order_id, product_id, quantity, price_cents)

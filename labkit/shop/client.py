@@ -189,7 +189,7 @@ class ShopAdmin:
         return list(self._urls)
 
     def _having(self, flag: str, on: str) -> list[str]:
-        """The replicas among *on* whose service reads *flag*; no call is made, so a dead replica elsewhere is no matter."""
+        """The replicas among *on* whose service reads *flag*; asks none of them."""
         instances = self.instances(on)
         services = {_service(name) for name in instances}
         known = {f.name: f.service for f in FLAGS if not f.service or f.service in services}

@@ -169,7 +169,7 @@ VARIABLES: tuple[Variable, ...] = (
         "SHOP_MARIADB_PASSWORD_FILE", _secret_file, "", "file with the password for SHOP_MARIADB_URL", _ON_MARIADB
     ),
     Variable("SHOP_QUEUE_CAP", _count, 500, "jobs a queue may hold before new ones are refused", frozenset({"orders"})),
-    Variable("SHOP_ORDERS_KEEP", _count, 60_000, "newest orders that are kept", frozenset({"worker"})),
+    Variable("SHOP_ORDERS_KEEP", _count, 120_000, "newest orders that are kept", frozenset({"worker"})),
 )
 
 

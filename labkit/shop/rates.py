@@ -53,9 +53,9 @@ BASE_ERROR_SHARE = 0.0002
 
 # Quantiles of the gateway's response time in seconds, measured on the live shop at rest (2 cores).
 TYPICAL_LATENCY_S: dict[tuple[str, str], dict[float, float]] = {
-    ("GET", "/products"): {0.5: 0.006, 0.9: 0.009, 0.99: 0.018},
-    ("GET", "/products/{id}"): {0.5: 0.005, 0.9: 0.008, 0.99: 0.016},
-    ("POST", "/cart/{user}"): {0.5: 0.005, 0.9: 0.007, 0.99: 0.014},
-    ("GET", "/cart/{user}"): {0.5: 0.004, 0.9: 0.006, 0.99: 0.012},
-    ("POST", "/checkout/{user}"): {0.5: 0.024, 0.9: 0.034, 0.99: 0.060},
+    ("GET", "/products"): {0.5: 0.0022, 0.9: 0.0030, 0.99: 0.0060},
+    ("GET", "/products/{id}"): {0.5: 0.0020, 0.9: 0.0026, 0.99: 0.0045},
+    ("POST", "/cart/{user}"): {0.5: 0.0021, 0.9: 0.0030, 0.99: 0.0080},
+    ("GET", "/cart/{user}"): {0.5: 0.0019, 0.9: 0.0025, 0.99: 0.0057},
+    ("POST", "/checkout/{user}"): {0.5: 0.0245, 0.9: 0.0325, 0.99: 0.0400},
 }
