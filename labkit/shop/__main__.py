@@ -20,8 +20,8 @@ def main(argv: Sequence[str]) -> int:
     Run one service until it is told to stop.
 
     Returns:
-        0 after SIGTERM or SIGINT; 64 without exactly one argument; 69 when a port is taken; 78 when the
-        environment is wrong.
+        0 after SIGTERM or SIGINT; 1 when a duty in the background failed; 64 without exactly one argument;
+        69 when a port is taken; 78 when the environment is wrong.
     """
     if len(argv) != 1:
         sys.stderr.write(f"usage: python -m labkit.shop SERVICE, one of: {', '.join(SERVICES)}\n")
@@ -33,16 +33,16 @@ def main(argv: Sequence[str]) -> int:
         return EXIT_CONFIG
     set_up_logs(config)
     # Imported only now, and only this one: the gateway has no use for a driver of MariaDB or Redis.
-    from labkit.shop.server import run_service  # noqa: PLC0415
+    from labkit.shop.server import Service, run_service  # noqa: PLC0415
     from labkit.shop.state import Replica  # noqa: PLC0415
 
-    make: Callable[[Replica], object] = getattr(import_module(f"labkit.shop.{config.service}"), config.service.title())
+    make: Callable[[Replica], Service] = getattr(import_module(f"labkit.shop.{config.service}"), config.service.title())
     try:
-        asyncio.run(run_service(make(Replica.start(config))))  # type: ignore[arg-type]
+        orderly = asyncio.run(run_service(make(Replica.start(config))))
     except OSError as error:
         sys.stderr.write(f"{config.instance} cannot listen on {config.host}:{config.port}: {error}\n")
         return EXIT_PORT
-    return 0
+    return 0 if orderly else 1
 
 
 if __name__ == "__main__":

@@ -129,12 +129,14 @@ class Database:
         """A connection whose statements are all kept, or none if the block raises."""
         async with self.connection() as connection:
             await connection.raw.begin()
+            kept = False
             try:
                 yield connection
                 await connection.raw.commit()
-            except BaseException:
-                connection.raw.close()  # the server rolls back; works also when the connection is broken
-                raise
+                kept = True
+            finally:
+                if not kept:
+                    connection.raw.close()  # the server rolls back; works also when the connection is broken
 
     async def run(self, name: str, sql: str, values: Sequence[object] = ()) -> list[Row]:
         """One statement on a connection of its own; see `Connection.run`."""

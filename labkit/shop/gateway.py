@@ -9,7 +9,6 @@ gateway: the edge of the shop.  It owns no data; it asks the other services and 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
@@ -34,7 +33,6 @@ class Gateway(Service):
         super().__init__(replica)
         self._checkouts = self.telemetry.counter("shop_checkouts_total", "Checkouts by how they ended.", "outcome")
         self._client_metrics = ClientMetrics(self.telemetry)
-        self._watchers: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Open the connections' session and begin to watch who is ready."""
@@ -46,13 +44,11 @@ class Gateway(Service):
         self._payments = self._upstream(
             "payments", config.payments_urls, timeout_s=1.0, no_timeout_flag="payments_without_timeout"
         )
-        self._upstreams = (self._catalog, self._cart, self._orders, self._payments)
-        self._watchers = [asyncio.create_task(upstream.watch()) for upstream in self._upstreams]
+        upstreams = (self._catalog, self._cart, self._orders, self._payments)
+        self.in_background(*(upstream.watch() for upstream in upstreams))
 
     async def stop(self) -> None:
-        """End the watching and close the connections."""
-        for watcher in self._watchers:
-            watcher.cancel()
+        """Close the connections."""
         await self._session.close()
 
     def checks(self) -> Mapping[str, Callable[[], Awaitable[None]]]:

@@ -53,7 +53,7 @@ def set_up_logs(config: Config) -> None:
     _logger.setLevel(config.log_level)
 
 
-def log(level: int, message: str, *, failed: bool = False, **fields: Any) -> None:
-    """Write one line with *fields* beside the message; *failed* adds the traceback of the error being handled."""
+def log(level: int, message: str, *, error: BaseException | None = None, **fields: Any) -> None:
+    """Write one line with *fields* beside the message, and the traceback of *error* if there is one."""
     if _logger.isEnabledFor(level):
-        _logger.log(level, "%s", message, exc_info=failed, extra={"fields": fields})
+        _logger.log(level, "%s", message, exc_info=error, extra={"fields": fields})

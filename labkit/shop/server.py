@@ -7,12 +7,11 @@ A service is started even when what it depends on is down, says so at /readyz, a
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import signal
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final
 from uuid import uuid4
 
@@ -50,7 +49,10 @@ class Service:
         self.replica = replica
         self.config, self.flags, self.telemetry = replica.config, replica.flags, replica.telemetry
         self.draining = False
+        self.failed = False
+        self._on_failure: Callable[[], None] = lambda: None
         self._good = 0
+        self._tasks: list[asyncio.Task[None]] = []
 
     def routes(self) -> Sequence[web.RouteDef]:
         """The routes of the traffic port, beside probes and metrics."""
@@ -65,6 +67,30 @@ class Service:
 
     async def stop(self) -> None:
         """Close what `start` opened."""
+
+    def in_background(self, *duties: Coroutine[Any, Any, None]) -> None:
+        """Run *duties* until the service stops; an error in one ends the process, to be restarted whole."""
+        for duty in duties:
+            task = asyncio.create_task(duty)
+            task.add_done_callback(self._duty_ended)
+            self._tasks.append(task)
+
+    async def end_background(self) -> None:
+        """Cancel the duties and wait until they are gone."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _duty_ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            return
+        self.failed = True
+        log(logging.ERROR, "a duty in the background failed; the process ends", error=task.exception())
+        self._on_failure()
+
+    def when_failed(self, action: Callable[[], None]) -> None:
+        """Have *action* called when a duty in the background fails."""
+        self._on_failure = action
 
     def app(self) -> web.Application:
         """The application of the traffic port."""
@@ -88,14 +114,20 @@ class Service:
             return await handler(request)
         token = REQUEST_ID.set(request.headers.get(REQUEST_ID_HEADER) or uuid4().hex[:16])
         start = time.perf_counter()
-        with self.telemetry.in_flight.track_inprogress():
-            response = await self._answer(request, handler, endpoint)
-        duration_s = time.perf_counter() - start
-        response.headers[REQUEST_ID_HEADER] = REQUEST_ID.get() or ""
-        self.telemetry.request_done(request.method, endpoint, response.status, duration_s)
-        self._access_log(request, endpoint, response.status, duration_s)
-        REQUEST_ID.reset(token)
-        return response
+        status = (
+            500  # what aiohttp answers when the handler ends in an unforeseen error, which it logs with its traceback
+        )
+        try:
+            with self.telemetry.in_flight.track_inprogress():
+                response = await self._answer(request, handler, endpoint)
+            status = response.status
+            response.headers[REQUEST_ID_HEADER] = REQUEST_ID.get() or ""
+            return response
+        finally:
+            duration_s = time.perf_counter() - start
+            self.telemetry.request_done(request.method, endpoint, status, duration_s)
+            self._access_log(request, endpoint, status, duration_s)
+            REQUEST_ID.reset(token)
 
     async def _answer(self, request: web.Request, handler: Handler, endpoint: str) -> web.StreamResponse:
         try:
@@ -107,9 +139,6 @@ class Service:
             return _problem(refusal.status, refusal.message, **refusal.fields)
         except web.HTTPException as error:
             return _problem(error.status, error.reason)
-        except Exception:  # noqa: BLE001  (the last line of defence: logged with its traceback, answered with a 500)
-            log(logging.ERROR, "a request ended in an unforeseen error", failed=True, endpoint=endpoint)
-            return _problem(500, "unforeseen error; see the log of this service")
 
     def _access_log(self, request: web.Request, endpoint: str, status: int, duration_s: float) -> None:
         failed = status >= 500
@@ -173,35 +202,40 @@ async def body_of(request: web.Request) -> dict[str, Any]:
     return body
 
 
-async def run_service(service: Service) -> None:
+async def run_service(service: Service) -> bool:
     """
     Serve until SIGTERM or SIGINT, then let requests in flight end (at most `DRAIN_S` seconds) and return.
+
+    Returns:
+        False when it was not a signal that ended it but the failure of a duty in the background.
 
     Raises:
         OSError: a port is taken.
     """
     config = service.config
-    stopped = asyncio.Event()
+    ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    service.when_failed(ended.set)
     runners: list[web.AppRunner] = []
     await service.start()
-    lag = asyncio.create_task(_watch_loop(service))
+    service.in_background(_watch_loop(service))
     try:
         if config.admin_port:
             runners.append(await _listen(admin_app(service.replica), config.host, config.admin_port))
         runners.append(await _listen(service.app(), config.host, config.port))
         log(logging.INFO, "started", version=service.telemetry.version, port=config.port, admin_port=config.admin_port)
-        await stopped.wait()
+        await ended.wait()
         service.draining = True
         log(logging.INFO, "stopping: requests in flight may end", limit_s=DRAIN_S)
     finally:
         service.replica.faults.undo_all()
         for runner in reversed(runners):
             await runner.cleanup()
-        lag.cancel()
+        await service.end_background()
         await service.stop()
     log(logging.INFO, "stopped")
+    return not service.failed
 
 
 async def _listen(app: web.Application, host: str, port: int) -> web.AppRunner:
@@ -212,8 +246,7 @@ async def _listen(app: web.Application, host: str, port: int) -> web.AppRunner:
 
 
 async def _watch_loop(service: Service, every_s: float = 0.5) -> None:
-    with contextlib.suppress(asyncio.CancelledError):
-        while True:
-            due = time.perf_counter() + every_s
-            await asyncio.sleep(every_s)
-            service.telemetry.loop_lag.set(max(0.0, time.perf_counter() - due))
+    while True:
+        due = time.perf_counter() + every_s
+        await asyncio.sleep(every_s)
+        service.telemetry.loop_lag.set(max(0.0, time.perf_counter() - due))

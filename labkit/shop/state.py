@@ -86,7 +86,7 @@ class Replica:
             partial.write_text(json.dumps(state), encoding="utf-8")
             partial.replace(path)
         except OSError as error:
-            log(logging.WARNING, "the state file could not be written", path=path, error=str(error))
+            log(logging.WARNING, "the state file could not be written", path=path, reason=str(error))
 
     def describe(self) -> dict[str, Any]:
         """The whole state as JSON."""
@@ -108,7 +108,7 @@ class Replica:
             state = json.loads(path.read_text(encoding="utf-8"))
             version, flags = str(state["version"]), dict(state["flags"])
         except (ValueError, KeyError, TypeError, OSError) as error:
-            log(logging.WARNING, "the state file is not readable and is ignored", path=path, error=str(error))
+            log(logging.WARNING, "the state file is not readable and is ignored", path=path, reason=str(error))
             return
         self.telemetry.version = version
         for name, value in flags.items():

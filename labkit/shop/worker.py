@@ -11,7 +11,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -50,24 +50,19 @@ class Worker(Service):
         self._age = self.telemetry.gauge("shop_queue_wait_seconds", "How long the job taken last had waited.", "queue")
         self._active = self.telemetry.gauge("shop_active_users", "Users seen in the last 15 minutes.")
         self._flushed = 0.0
-        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Begin to work; whatever is down is tried again."""
         await self._database.open()
-        duties: list[Coroutine[Any, Any, None]] = [self._consume(queue) for queue in QUEUES]
-        duties += [
+        self.in_background(
+            *(self._consume(queue) for queue in QUEUES),
             self._repeat(self._measure, LENGTHS_EVERY_S),
             self._repeat(self._flush_sessions, SESSIONS_EVERY_S),
             self._repeat(self._purge, PURGE_EVERY_S),
-        ]
-        self._tasks = [asyncio.create_task(duty) for duty in duties]
+        )
 
     async def stop(self) -> None:
-        """Stop working; a job in the middle is done again later."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Close all connections; a job that was in the middle is done again later."""
         await self._database.close()
         await self._store.close()
 
@@ -108,7 +103,7 @@ class Worker(Service):
         except (ValueError, KeyError, TypeError) as error:
             # A job that nobody can do would come back for ever and keep all others waiting.
             self._done.labels(queue, "malformed").inc()
-            log(logging.ERROR, f"{queue}: a malformed job is dropped", queue=queue, job=raw[:200], error=repr(error))
+            log(logging.ERROR, f"{queue}: a malformed job is dropped", queue=queue, job=raw[:200], reason=repr(error))
         with self._store.measured("finish"):
             await self._store.redis.lrem(taken_key(queue), 1, raw)
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from shop_stack import ShopStack
+from tests.shop.shop_stack import ShopStack
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pymysql
 import requests
@@ -291,3 +292,14 @@ def _share(program: Installed) -> Path:
             if (base / folder / _SYSTEM_TABLES[0]).is_file():
                 return base / folder
     raise AssertionError(f"no {_SYSTEM_TABLES[0]} near {program.path}")
+
+
+def buy(shop: ShopStack, user: str, product: int = 3, **options: Any) -> requests.Response:
+    """Fill the cart of *user* and check out."""
+    assert shop.post(f"/cart/{user}", {"product": product, "quantity": 2}).status_code == 200
+    return shop.post(f"/checkout/{user}", None, **options)
+
+
+def somebody() -> str:
+    """A user that no other test uses."""
+    return f"user-{uuid4().hex[:8]}"

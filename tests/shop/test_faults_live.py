@@ -11,10 +11,9 @@ import pymysql
 import pytest
 import redis
 import requests
-from shop_stack import ShopStack
-from test_shop_live import buy, somebody
 
 from labkit._wait import wait_until
+from tests.shop.shop_stack import ShopStack, buy, somebody
 
 pytestmark = pytest.mark.live
 

@@ -14,26 +14,15 @@ from uuid import uuid4
 import pytest
 import redis
 import requests
-from shop_stack import REPLICAS, TOKEN, ShopStack
 
 from labkit._wait import wait_until
 from labkit.errors import InvalidValue, NotRunning, UnknownName
 from labkit.settings import files_root
 from labkit.shop.links import apply_links, remove_toxics
 from labkit.shop.rates import LIVE_RATES_PER_S, OK_STATUS, REQUESTS_PER_S
+from tests.shop.shop_stack import REPLICAS, TOKEN, ShopStack, buy, somebody
 
 pytestmark = pytest.mark.live
-
-
-def buy(shop: ShopStack, user: str, product: int = 3, **options: object) -> requests.Response:
-    """Fill the cart of *user* and check out."""
-    assert shop.post(f"/cart/{user}", {"product": product, "quantity": 2}).status_code == 200
-    return shop.post(f"/checkout/{user}", None, **options)
-
-
-def somebody() -> str:
-    """A user that no other test uses."""
-    return f"user-{uuid4().hex[:8]}"
 
 
 def test_a_purchase_goes_all_the_way(shop: ShopStack):

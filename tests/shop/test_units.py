@@ -5,26 +5,27 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labkit.errors import ConfigInvalid, InvalidValue, NotRunning, UnknownName
-from labkit.settings import files_root
 from labkit.shop.balancer import EJECT_S, Balancer, RetryBudget
 from labkit.shop.client import ShopAdmin
-from labkit.shop.config import SERVICES, VARIABLES, load_config
-from labkit.shop.faults import FAULTS, FaultSet
+from labkit.shop.config import load_config
+from labkit.shop.faults import FaultSet
 from labkit.shop.flags import FLAGS, FlagSet
 from labkit.shop.links import apply_links, read_links
 from labkit.shop.logs import JsonFormatter
 from labkit.shop.metrics import DURATION_BUCKETS_S, Telemetry
 from labkit.shop.rates import JOURNEY, LIVE_RATES_PER_S, OK_STATUS, REQUESTS_PER_S
+from labkit.shop.server import Service, run_service
 from labkit.shop.state import Replica
+from tests.shop.shop_stack import free_ports
 
 GATEWAY = {
     "SHOP_PORT": "8080",
@@ -33,74 +34,6 @@ GATEWAY = {
     "SHOP_CART_URL": "http://d:4",
     "SHOP_ORDERS_URL": "http://e:5",
 }
-CATALOG = {"SHOP_PORT": "8081", "SHOP_MARIADB_URL": "mysql://shop:from%2Furl@db/shop"}
-
-
-def test_every_missing_variable_is_listed_at_once():
-    """A gateway without any variable is told all five that it needs."""
-    with pytest.raises(ConfigInvalid) as caught:
-        load_config("gateway", {})
-    assert [str(problem).split()[0] for problem in caught.value.problems] == list(GATEWAY)
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "part"),
-    [
-        ("SHOP_PORT", "80800", "1 to 65535"),
-        ("SHOP_PORT", "http", "1 to 65535"),
-        ("SHOP_CART_URL", "redis://d:4", "http://"),
-        ("SHOP_CATALOG_URLS", " , ", "got none"),
-        ("SHOP_LOG_LEVEL", "loud", "debug, info"),
-        ("SHOP_ACCESS_LOG_EVERY", "0", "from 1 up"),
-        ("SHOP_ADMIN_TOKEN_FILE", "/nowhere", "cannot be read"),
-        ("SHOP_CATLOG_URLS", "http://a", "did you mean SHOP_CATALOG_URLS?"),
-    ],
-)
-def test_a_wrong_variable_is_named_with_what_was_expected(name: str, value: str, part: str):
-    """The message has the variable and the values that it takes."""
-    with pytest.raises(ConfigInvalid, match=name) as caught:
-        load_config("gateway", GATEWAY | {name: value})
-    assert part in str(caught.value)
-
-
-def test_an_unknown_service_is_met_with_the_nearest():
-    """A typo in the service gets a suggestion."""
-    with pytest.raises(ConfigInvalid, match="did you mean payments"):
-        load_config("payment", {})
-
-
-def test_a_service_needs_only_its_own_variables():
-    """The gateway starts without addresses of MariaDB and Redis, and normalises its own."""
-    config = load_config("gateway", GATEWAY)
-    assert config.catalog_urls == ("http://a:1", "http://b:2")
-    assert (config.mariadb, config.redis_url, config.instance) == (None, "", "gateway-1")
-
-
-def test_the_password_file_wins_over_the_address_and_neither_is_shown(tmp_path: Path):
-    """A password comes from its file if there is one, and never appears in a text of the configuration."""
-    (tmp_path / "password").write_text("from file\n")
-    first = load_config("catalog", CATALOG)
-    second = load_config("catalog", CATALOG | {"SHOP_MARIADB_PASSWORD_FILE": str(tmp_path / "password")})
-    assert first.mariadb is not None
-    assert first.mariadb.password == "from/url"
-    assert second.mariadb is not None
-    assert second.mariadb.password == "from file"
-    assert "from" not in repr(first) + repr(second)
-
-
-def test_an_admin_port_without_a_token_is_refused(tmp_path: Path):
-    """There is no way to run the admin API open: no file, and an empty file, are both mistakes."""
-    (tmp_path / "token").write_text("\n")
-    for extra in ({}, {"SHOP_ADMIN_TOKEN_FILE": str(tmp_path / "token")}):
-        with pytest.raises(ConfigInvalid, match="SHOP_ADMIN_TOKEN_FILE"):
-            load_config("payments", {"SHOP_PORT": "1", "SHOP_ADMIN_PORT": "2", **extra})
-
-
-def test_every_variable_of_the_table_is_documented():
-    """docs/shop.md names every variable, flag and fault, so the page cannot fall behind."""
-    page = (files_root() / "docs" / "shop.md").read_text(encoding="utf-8")
-    names = [v.name for v in VARIABLES] + [f.name for f in FLAGS] + list(FAULTS) + list(SERVICES)
-    assert [name for name in names if f"`{name}`" not in page] == []
 
 
 class Clock:
@@ -323,7 +256,11 @@ def test_a_log_line_is_one_json_object_with_the_agreed_keys():
 
 
 def payments(folder: Path) -> Replica:
-    environ = {"SHOP_PORT": "1", "SHOP_STATE_FILE": str(folder / "p.json"), "SHOP_DEPLOY_LOG": str(folder / "d.jsonl")}
+    environ = {
+        "SHOP_PORT": str(free_ports(1)[0]),
+        "SHOP_STATE_FILE": str(folder / "p.json"),
+        "SHOP_DEPLOY_LOG": str(folder / "d.jsonl"),
+    }
     return Replica.start(load_config("payments", environ))
 
 
@@ -346,44 +283,6 @@ def test_a_broken_state_file_does_not_stop_a_start(tmp_path: Path, text: str):
     """Crash-only: whatever the last process left behind, the next one starts, at its defaults."""
     (tmp_path / "p.json").write_text(text)
     assert payments(tmp_path).telemetry.version == "1.0.0"
-
-
-@pytest.mark.parametrize("service", SERVICES)
-def test_a_service_imports_only_what_it_needs(service: str):
-    """No service loads the heavy packages; the gateway and payments load no driver."""
-    code = (
-        "import sys, importlib; importlib.import_module('labkit.shop.__main__');"
-        f"importlib.import_module('labkit.shop.{service}'); print(*sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    loaded = {name.partition(".")[0] for name in done.stdout.split()}
-    drivers = {
-        "catalog": {"pymysql"},
-        "cart": {"redis"},
-        "orders": {"pymysql", "redis"},
-        "worker": {"pymysql", "redis"},
-    }
-    assert loaded & {"pandas", "numpy", "pydantic", "requests", "yaml", "locust"} == set()
-    assert loaded & {"pymysql", "redis"} == drivers.get(service, set())
-
-
-def test_the_admin_client_is_light():
-    """A notebook that asks for flags does not load a web server or patch the standard library."""
-    code = "import sys, labkit.shop.client; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert {"aiohttp", "redis", "gevent"} & set(done.stdout.split()) == set()
-
-
-def test_the_program_without_its_environment_says_what_is_missing():
-    """`python -m labkit.shop catalog` exits with 78 and one message; without a service with 64."""
-    argv = [sys.executable, "-m", "labkit.shop"]
-    done = subprocess.run([*argv, "catalog"], capture_output=True, text=True, check=False, timeout=60, env={})
-    usage = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60, env={})
-    assert done.returncode == 78
-    assert "SHOP_PORT" in done.stderr
-    assert "SHOP_MARIADB_URL" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert (usage.returncode, "gateway, catalog" in usage.stderr) == (64, True)
 
 
 def test_the_admin_client_names_what_it_does_not_know():
@@ -422,3 +321,49 @@ def test_the_links_are_the_agreed_ones():
         "mariadb": 8290,
         "redis": 8291,
     }
+
+
+class Clumsy(Service):
+    """A service with a handler and, if asked, a duty that fail in ways nobody foresaw."""
+
+    broken_duty = False
+
+    def routes(self) -> list[web.RouteDef]:
+        """One route, which raises."""
+        return [web.get("/clumsy", self._raise)]
+
+    async def start(self) -> None:
+        """Begin the duty that fails."""
+        if self.broken_duty:
+            self.in_background(self._fail())
+
+    async def _fail(self) -> None:
+        raise RuntimeError("unforeseen")
+
+    async def _raise(self, _: web.Request) -> web.Response:
+        raise ZeroDivisionError
+
+
+def test_an_unforeseen_error_is_counted_as_500(tmp_path: Path):
+    """A defect in a handler is an answer and a count, not a request that nobody sees."""
+
+    async def story() -> tuple[int, bytes]:
+        service = Clumsy(payments(tmp_path))
+        async with TestClient(TestServer(service.app())) as client:
+            answer = await client.get("/clumsy")
+        return answer.status, service.telemetry.exposition("")[0]
+
+    status, page = asyncio.run(story())
+    assert status == 500
+    assert b'http_requests_total{endpoint="/clumsy",method="GET",status="500"} 1.0' in page
+
+
+def test_a_failed_duty_ends_the_process(tmp_path: Path):
+    """A service whose background work has died does not go on half alive; whoever watches restarts it."""
+
+    async def story() -> bool:
+        service = Clumsy(payments(tmp_path))
+        service.broken_duty = True
+        return await asyncio.wait_for(run_service(service), 10)
+
+    assert asyncio.run(story()) is False
