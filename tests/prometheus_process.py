@@ -5,10 +5,13 @@ from __future__ import annotations
 import signal
 import socket
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 from labkit import _http
 from labkit._wait import wait_until
+from labkit.observe.prometheus import Prometheus
+from labkit.shop.history import History
 
 NO_JOBS = "global: {scrape_interval: 5s, evaluation_interval: 5s}\n"
 
@@ -58,3 +61,13 @@ class PrometheusProcess:
             self._process.send_signal(how)
             self._process.wait(timeout=30)
             self._process = None
+
+
+@dataclass(frozen=True)
+class Observed:
+    """The server, a client of it, and the past that it holds."""
+
+    server: PrometheusProcess
+    client: Prometheus
+    past: History
+    dead_port: int

@@ -10,7 +10,7 @@ from labkit.errors import QueryRejected
 
 __all__ = ["Selector", "nearest_advice", "rejected", "selectors"]
 
-_PREFIX = re.compile(r'^invalid parameter "?\w+"?:\s*')
+_PREFIX = re.compile(r'^invalid parameter ["\'`]?\w+["\'`]?:\s*')
 _POSITION = re.compile(r"^(\d+):(\d+): (?:parse error: )?")
 _STRING = re.compile(r'"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'|`[^`]*`')
 _MATCHER = re.compile(r"(\w+)\s*(=~|!~|!=|=)\s*(\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|`[^`]*`)")
@@ -51,8 +51,12 @@ def rejected(query: str, server_message: str) -> QueryRejected:
     found = _POSITION.match(message)
     if not found:
         return QueryRejected(query, position=None, server_message=message)
-    line, column = int(found[1]), int(found[2])
-    return QueryRejected(query, position=_offset(query, line, column), server_message=message[found.end() :])
+    reason = message[found.end() :]
+    position = _offset(query, int(found[1]), int(found[2]))
+    # The lexer of Prometheus stands behind a parenthesis that closes nothing when it complains.
+    if reason.startswith("unexpected right parenthesis") and query[position - 2 : position - 1] == ")":
+        position -= 1
+    return QueryRejected(query, position=position, server_message=reason)
 
 
 def _offset(query: str, line: int, column: int) -> int:

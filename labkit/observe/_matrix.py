@@ -33,16 +33,18 @@ class SeriesSamples:
     values: Floats
 
 
-def parse_matrix(body: bytes) -> tuple[str, list[SeriesSamples]]:
+def parse_matrix(body: bytes) -> list[SeriesSamples]:
     """
-    The result type and the series of an answer of `/api/v1/query_range`.
+    The series of an answer of `/api/v1/query_range`.
 
     Series that hold native histograms have no float samples and come back empty.
 
-    >>> kind, found = parse_matrix(b'{"data":{"resultType":"matrix","result":'
-    ...                            b'[{"metric":{"job":"shop"},"values":[[1,"0.5"],[2,"NaN"]]}]}}')
-    >>> kind, found[0].labels, found[0].values.tolist()
-    ('matrix', {'job': 'shop'}, [0.5, nan])
+    Raises:
+        json.JSONDecodeError, KeyError: this is no answer of Prometheus.
+
+    >>> (found,) = parse_matrix(b'{"data":{"result":[{"metric":{"job":"shop"},"values":[[1,"0.5"],[2,"NaN"]]}]}}')
+    >>> found.labels, found.values.tolist()
+    ({'job': 'shop'}, [0.5, nan])
     """
     # A quote inside a JSON string is escaped, so this key cannot be part of a label.
     head, *parts = body.split(_OPEN)
@@ -51,8 +53,8 @@ def parse_matrix(body: bytes) -> tuple[str, list[SeriesSamples]]:
         end = part.find(_CLOSE)
         numbers.append(_numbers(part[:end]))
         skeleton += (_OPEN, str(len(numbers) - 1).encode(), b"]", part[end + len(_CLOSE) :])
-    data = json.loads(b"".join(skeleton))["data"]
-    return data["resultType"], [_series(entry, numbers) for entry in data["result"]]
+    result = json.loads(b"".join(skeleton))["data"]["result"]
+    return [_series(entry, numbers) for entry in result]
 
 
 def _numbers(text: bytes) -> Floats:

@@ -14,6 +14,7 @@ errors, which hold the answer as the text of a bytes literal.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -115,8 +116,11 @@ class Prometheus:
         """
         frame = self.query(promql, at)
         if len(frame) != 1:
-            labels = frame.drop(columns=["value", "time"], errors="ignore").to_dict("records")
-            listed = "".join(f"\n  {_as_selector(one)}" for one in labels[:10]) + ("\n  …" if len(labels) > 10 else "")
+            labels = frame.drop(columns=["value", "time"], errors="ignore")
+            # What all share would hide what tells them apart.
+            differ = labels.loc[:, [c for c in labels if c == "__name__" or labels[c].nunique() > 1]]
+            listed = "".join(f"\n  {_as_selector(one)}" for one in differ.head(10).to_dict("records"))
+            listed += "\n  …" if len(frame) > 10 else ""
             raise QueryError(
                 f"`{promql}` was asked for one value and has {len(frame)} series:{listed}\n"
                 f"Aggregate it, as in `sum({promql})`, or add a label that tells them apart."
@@ -151,8 +155,8 @@ class Prometheus:
         start_ms, step_ms = round(start.timestamp() * 1000), round(step_s * 1000)
         instants = _count_instants(start, end, start_ms, step_ms)
         params = {"query": promql, "start": start_ms / 1000, "end": round(end.timestamp() * 1000) / 1000}
-        answer = self._ask(promql, lambda: self._get("query_range", {**params, "step": step_ms / 1000}))
-        _kind, found = _matrix.parse_matrix(answer.content)
+        params["step"] = step_ms / 1000
+        found = self._ask(promql, lambda: _matrix.parse_matrix(self._get("query_range", params).content))
         if not found:
             raise NoData(promql, start=start, end=end, nearest=self._nearest(promql, start, end))
         if any(not len(one.times_s) for one in found):
@@ -167,7 +171,7 @@ class Prometheus:
 
         `health` is up, down or unknown (not scraped yet, then `last_scrape` is NaT).  Empty when there is no target.
         """
-        found = self._ask("", lambda: self._client.get_targets(state="active"))["activeTargets"]
+        found = self._ask(None, lambda: self._client.get_targets(state="active"))["activeTargets"]
         rows = [
             (
                 one["labels"].get("job", ""),
@@ -228,16 +232,16 @@ class Prometheus:
         params: dict[str, Any] = {"start": as_utc(start).timestamp(), "end": as_utc(end).timestamp()}
         if selector:
             params["match[]"] = selector
-        return sorted(self._ask("", lambda: self._client.get_label_values(label, params=params)))
+        return sorted(self._ask(None, lambda: self._client.get_label_values(label, params=params)))
 
     def _data(self, path: str) -> Any:
-        return self._ask("", lambda: self._get(path, {})).json()["data"]
+        return self._ask(None, lambda: self._get(path, {}).json()["data"])
 
     def _get(self, path: str, params: Mapping[str, Any]) -> requests.Response:
         # The same session as the client's, so the same retries.
         return self._session.get(f"{self.url}/api/v1/{path}", params=params, timeout=self._timeout_s)
 
-    def _ask(self, promql: str, call: Callable[[], Any]) -> Any:
+    def _ask(self, promql: str | None, call: Callable[[], Any]) -> Any:
         """The answer of *call*, with every failure in words of our tree."""
         try:
             return call()
@@ -247,8 +251,10 @@ class Prometheus:
             raise self._unanswered(f"no answer within {self._timeout_s:g} s") from error
         except requests.ConnectionError as error:
             raise self._unanswered("nothing listens there, or the connection broke") from error
-        except requests.JSONDecodeError as error:
-            raise self._unanswered("what answers there is not Prometheus: expected JSON") from error
+        except (json.JSONDecodeError, KeyError) as error:
+            raise self._unanswered("what answers there is not Prometheus: expected its JSON") from error
+        except requests.RequestException as error:
+            raise self._unanswered(f"the answer broke off ({type(error).__name__})") from error
 
     def _unanswered(self, reason: str) -> RequestFailed:
         return RequestFailed("GET", self.url, status=None, reason=reason, how=_HOW)
@@ -274,12 +280,12 @@ def _raise_refused(response: requests.Response, **_: object) -> None:
         raise _Refused(response)
 
 
-def _failure(promql: str, response: requests.Response) -> QueryError | RequestFailed:
+def _failure(promql: str | None, response: requests.Response) -> QueryError | RequestFailed:
     try:
         said = str(response.json()["error"])
     except (ValueError, KeyError, TypeError):
         said = response.text.strip()[:300] or response.reason
-    if promql and response.status_code in {400, 422}:
+    if promql is not None and response.status_code in {400, 422}:
         return _explain.rejected(promql, said)
     address = response.url.partition("?")[0]
     return RequestFailed("GET", address, status=response.status_code, reason=said, how=_HOW)
