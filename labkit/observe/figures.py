@@ -126,7 +126,8 @@ def _draw_incident(ax: Axes, incident: Mapping[str, Any]) -> None:
     start, end = _instant(incident["start"]), _instant(incident["end"])
     latency = incident["kind"] == "latency"
     style.shade(ax, start, end, colour="purple" if latency else "orange")
-    cost = "none fails" if latency else f"{100 * incident['budget_share']:.2g} %"
+    percent = 100 * incident["budget_share"]
+    cost = "none fails" if latency else f"{percent:.0f} %" if percent >= 1 else f"{percent:.1g} %"
     middle = start + (end - start) / 2 if end - start > timedelta(hours=12) else start
     ax.annotate(
         f"{incident['id'].replace('-', ' ')}: {cost}",

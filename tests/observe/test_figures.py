@@ -153,6 +153,15 @@ def test_incidents_may_come_from_a_file(past: History) -> None:
     assert shown[0] == shown[1]
 
 
+@pytest.mark.parametrize(("share", "shown"), [(1.304, "x: 130 %"), (0.12, "x: 12 %"), (0.003, "x: 0.3 %")])
+def test_shares_are_written_for_people(share: float, shown: str) -> None:
+    """Whole per cent, also above a hundred; one digit below one."""
+    counts = pd.DataFrame({"good": [9], "total": [10]}, index=pd.DatetimeIndex([START]))
+    incident = {"id": "x", "kind": "availability", "start": START, "end": START, "budget_share": share}
+
+    assert texts(figures.thirty_days(counts, [incident]))[1] == shown
+
+
 @pytest.mark.parametrize("bad", [pd.DataFrame(), pd.DataFrame({"good": [1]})])
 def test_counts_of_another_shape_are_refused(bad: pd.DataFrame) -> None:
     """The message says what is needed and what came."""
