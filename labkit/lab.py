@@ -189,6 +189,10 @@ class Lab:
             raise LookupError(f"no component {name!r} with a port in this lab; there are: {known}")
         return f"http://127.0.0.1:{next(iter(ports.values()))}"
 
+    def has(self, name: str) -> bool:
+        """Whether this lab has the component *name*; optional ones may be missing on this machine."""
+        return name in self._state.ports
+
     def status(self) -> pd.DataFrame:
         """
         What is running: one row per process.

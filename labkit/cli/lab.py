@@ -23,6 +23,9 @@ from labkit.stack.progress import printer
 
 __all__ = ["register"]
 
+# Components with pages of their own, as infra/jupyter lists them.
+_PAGES = ("prometheus", "alertmanager")
+
 RunDir = Annotated[
     Path | None, typer.Option(help="Folder of the lab (default: LABKIT_RUN_DIR or the user's state folder).")
 ]
@@ -85,7 +88,9 @@ def status(run_dir: RunDir = None, as_json: AsJson = False) -> None:
 def doctor(
     profile: Profile = None,
     as_json: AsJson = False,
-    settings: Annotated[bool, typer.Option("--settings", help="Print the table of settings and their origins.")] = False,
+    settings: Annotated[
+        bool, typer.Option("--settings", help="Print the table of settings and their origins.")
+    ] = False,
 ) -> None:
     """Say what is here, what is missing and how to get it.  Exit code 1 if the lab cannot run here."""
     in_force = load_settings({"profile": profile})
@@ -144,20 +149,17 @@ def jupyter(
     from labkit.lab import up as start  # noqa: PLC0415
 
     lab = start(owner=os.getpid())
-    environment = {
-        **os.environ,
-        "LABKIT_UI_PROMETHEUS": lab.url("prometheus"),
-    }
-    argv = [
-        sys.executable,
-        "-m",
-        "jupyterlab",
-        f"--port={port}",
-        "--ServerApp.ip=127.0.0.1",
-        f"--notebook-dir={files_root() / 'notebooks'}",
+    pages = {f"LABKIT_UI_{name.upper()}": lab.url(name) for name in _PAGES if lab.has(name)}
+    root = files_root()
+    argv = [sys.executable, "-m", "jupyterlab", f"--port={port}", "--ServerApp.ip=127.0.0.1"]
+    argv += [
+        f"--notebook-dir={root / 'notebooks'}",
+        f"--config={root / 'infra' / 'jupyter' / 'jupyter_server_config.py'}",
     ]
-    argv += [f"--config={files_root() / 'infra' / 'jupyter' / 'jupyter_server_config.py'}"]
     argv += [] if browser else ["--no-browser"]
+    # It listens on loopback and asks for a token, also when root runs it, as in a container.
+    argv += ["--allow-root"] if os.geteuid() == 0 else []
+    environment = {**os.environ, **pages}
     os.execve(sys.executable, argv, environment)  # noqa: S606  (JupyterLab takes this process over, and with it the lab)
 
 

@@ -56,6 +56,7 @@ def unpack(packages: Sequence[str], into: Path, *, state: Path) -> None:
              "-o", f"Dir::Cache::archives={archives}", *packages)  # fmt: skip
         for archive in sorted(archives.glob("*.deb")):
             run(["dpkg-deb", "-x", archive, into], timeout_s=120)
+        _mend_links(into)
     finally:
         shutil.rmtree(archives, ignore_errors=True)
 
@@ -63,6 +64,17 @@ def unpack(packages: Sequence[str], into: Path, *, state: Path) -> None:
 def library_dirs(prefix: Path) -> list[Path]:
     """The folders below *prefix* that hold shared libraries which the system itself lacks."""
     return sorted({found.parent for found in prefix.glob(f"usr/lib/{platform.machine()}-*/*.so*")})
+
+
+def _mend_links(prefix: Path) -> None:
+    """Let links that lead into packages which the system has already, and which were not unpacked, lead there."""
+    for link in prefix.rglob("*"):
+        if link.is_symlink() and not link.exists():
+            meant = Path(os.path.normpath(link.parent / link.readlink()))
+            on_system = Path("/") / meant.relative_to(prefix) if meant.is_relative_to(prefix) else meant
+            if on_system.exists():
+                link.unlink()
+                link.symlink_to(on_system)
 
 
 def relocate(binary: Path, folders: Sequence[str]) -> None:

@@ -16,9 +16,11 @@ import subprocess
 import sys
 import threading
 import time
+from math import inf
 from pathlib import Path
 
 import psutil
+from filelock import FileLock
 
 from labkit.stack.state import State, kill_all, lab_age_s, lab_processes, resume_all
 
@@ -27,6 +29,7 @@ __all__ = ["end_lab", "main", "verdict"]
 _EVERY_S = 0.5
 _SUPERVISOR_GRACE_S = 12
 _ORPHAN_GRACE_S = 3
+_LOCK_TIMEOUT_S = 150
 
 
 def verdict(state: State, *, orphaned_s: float | None, unused_s: float) -> str | None:
@@ -77,8 +80,7 @@ def main(argv: list[str]) -> int:
     """Entry point of the module."""
     run_dir = Path(argv[1])
     if argv[2:3] == ["--end"]:
-        state = State.load(run_dir)
-        return 1 if state is not None and end_lab(state, argv[3]) else 0
+        return 1 if _end_unless_rejoined(run_dir, argv[3]) else 0
     watch(run_dir, os.environ.get("LABKIT_LAB_ID", ""))
     return 0
 
@@ -107,6 +109,22 @@ def _end_from_outside(run_dir: Path, reason: str) -> None:
     devnull = subprocess.DEVNULL
     with subprocess.Popen(argv, env=env, start_new_session=True, stdin=devnull, stdout=devnull, stderr=devnull):
         pass
+
+
+def _end_unless_rejoined(run_dir: Path, reason: str) -> list[str]:
+    """
+    End the lab, unless somebody joined it since the guard decided: a join and an ending exclude one another.
+
+    Returns:
+        Command names of processes that could not be ended.
+    """
+    with FileLock(f"{run_dir}.lock", timeout=_LOCK_TIMEOUT_S):
+        state = State.load(run_dir)
+        if state is None:
+            return []
+        orphan = state.owner is not None and not state.owner.alive()
+        still = verdict(state, orphaned_s=inf if orphan else None, unused_s=lab_age_s(run_dir, state))
+        return end_lab(state, reason) if still is not None else []
 
 
 if __name__ == "__main__":

@@ -317,6 +317,20 @@ def test_packages_are_unpacked_and_nothing_is_installed(tmp_path: Path) -> None:
     assert run(["dpkg-query", "-W"], timeout_s=30) == before
 
 
+def test_a_link_into_a_package_of_the_system_is_mended(tmp_path: Path) -> None:
+    """A package links to files of another that is installed and was not unpacked: the link leads to the system's."""
+    link = tmp_path / "usr/share/pages/python"
+    link.parent.mkdir(parents=True)
+    link.symlink_to("../../bin/env")
+    nowhere = link.with_name("nowhere")
+    nowhere.symlink_to("../labkit-no-such-file")
+
+    apt._mend_links(tmp_path)
+
+    assert link.resolve() == Path("/usr/bin/env").resolve()
+    assert not nowhere.exists()
+
+
 def test_relocation_keeps_the_length_and_refuses_another_build(tmp_path: Path) -> None:
     """A compiled-in path becomes relative to the working directory; a program without it is refused."""
     program = tmp_path / "program"

@@ -17,6 +17,7 @@ import pytest
 from labkit._http import is_up
 from labkit._wait import wait_until
 from labkit.errors import ComponentDied, NotReady, PortInUse
+from labkit.stack import guard
 from labkit.stack.local import Hooks, LocalRuntime
 from labkit.stack.ports import port_is_free
 from labkit.stack.state import State, lab_processes
@@ -253,6 +254,24 @@ def test_a_lab_whose_owner_died_can_be_taken_over_within_the_grace(
     runtime.down()
 
 
+def test_a_lab_that_was_rejoined_in_the_last_moment_is_not_ended(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The guard decided to end an orphan; before it did, somebody took the lab over: it lives."""
+    monkeypatch.setenv("LABKIT_OWNER_GRACE_S", "30s")
+    runtime = stack()
+    with an_owner(runtime) as process:
+        read_until(process, "UP")
+        process.kill()
+        process.wait()
+    runtime.up(owner=os.getpid(), hooks=Hooks())
+
+    guard.main(["guard", str(runtime.run_dir), "--end", "its owner died"])
+
+    assert is_up(url(runtime))
+    runtime.down()
+
+
 def test_kill_9_of_the_supervisor_ends_the_lab(stack: Stack) -> None:
     """Children that supervisord leaves as orphans are stopped by the guard."""
     runtime = stack()
@@ -269,11 +288,11 @@ def test_up_works_after_kill_9_of_supervisor_and_guard(stack: Stack) -> None:
     runtime = stack()
     state, _ = runtime.up(owner=None, hooks=Hooks())
     assert state.supervisor is not None
-    guard = next(row.pid for row in runtime.status() if row.name == "guard")
+    guard_pid = next(row.pid for row in runtime.status() if row.name == "guard")
     orphan = next(row.pid for row in runtime.status() if row.name == "web")
     os.kill(state.supervisor.pid, signal.SIGKILL)
-    assert guard is not None
-    os.kill(guard, signal.SIGKILL)
+    assert guard_pid is not None
+    os.kill(guard_pid, signal.SIGKILL)
     wait_until(lambda: not state.alive(), "the supervisor is gone", timeout_s=5)
 
     again, started = runtime.up(owner=None, hooks=Hooks())
