@@ -36,6 +36,8 @@ __all__ = ["Samples", "WriteReport", "bodies", "ensure_history", "fill_gap", "la
 
 _SEEDED = '{job="shop",instance="seeded"}'
 _RETENTION_S = 41 * 86_400
+# Blocks of Prometheus end at multiples of two hours.
+_BLOCK_MS = 7_200_000
 # One body holds about this many samples: large enough to keep Prometheus busy, small enough to overlap with it.
 _SAMPLES_PER_BODY = 60_000
 # A gap shorter than the fine grid needs no sample.
@@ -130,7 +132,7 @@ def fill_gap(
         RequestFailed: as in `write_history`.
     """
     until_ms = int(as_utc(until).timestamp()) * 1000
-    newest_ms = _newest_ms(prometheus_url)
+    newest_ms = _settled_ms(prometheus_url)
     plan = _newest_plan(prometheus_url, newest_ms)
     if newest_ms is None or plan is None or until_ms - newest_ms < _SMALLEST_GAP_S * 1000:
         return None
@@ -300,15 +302,32 @@ def _require_seed(plan: Labels, seed: int) -> None:
 
 
 def _newest_ms(prometheus_url: str) -> int | None:
-    """The newest sample of any series, from the head; when that is empty (all in blocks), from a query."""
+    """The newest sample of any series: from the head or, when that is empty, from the blocks."""
+    in_head_ms = _newest_in_head_ms(prometheus_url)
+    return _newest_in_blocks_ms(prometheus_url) if in_head_ms is None else in_head_ms
+
+
+def _settled_ms(prometheus_url: str) -> int | None:
+    """The instant up to which nothing can be written any more: the newest sample, or the end of its block."""
+    in_head_ms = _newest_in_head_ms(prometheus_url)
+    if in_head_ms is not None:
+        return in_head_ms
+    newest_ms = _newest_in_blocks_ms(prometheus_url)
+    return None if newest_ms is None else -(-newest_ms // _BLOCK_MS) * _BLOCK_MS
+
+
+def _newest_in_head_ms(prometheus_url: str) -> int | None:
     status = _http.get_json(f"{prometheus_url}/api/v1/status/tsdb", how="Is it running? See `labkit status`.")["data"]
     head = status["headStats"]
-    if head["numSeries"] and head["maxTime"] > 0:
-        return int(head["maxTime"])
-    now_ms = int(time.time() * 1000)
-    found = _query(
-        prometheus_url, f"max(max_over_time(timestamp({_SEEDED})[{_RETENTION_S}s:5m]))", now_ms, timeout_s=60
-    )
+    return int(head["maxTime"]) if head["numSeries"] and head["maxTime"] > 0 else None
+
+
+def _newest_in_blocks_ms(prometheus_url: str) -> int | None:
+    # Each step of the subquery sees five minutes back, so one step beyond now misses nothing.  Whatever was
+    # scraped has `up`, whatever was seeded has the info series.
+    soon_ms = int(time.time() * 1000) + 300_000
+    newest = f"max_over_time(max(timestamp(up) or timestamp(shop_history_info))[{_RETENTION_S}s:5m])"
+    found = _query(prometheus_url, newest, soon_ms, timeout_s=60)
     return round(float(found[0]["value"][1]) * 1000) if found else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -366,3 +367,31 @@ def test_the_rate_across_the_whole_seam_at_the_interval_of_the_lab(
     )
 
     assert np.abs(rates[:, 1] / REQUESTS_PER_S - 1).max() < 0.05
+
+
+def test_a_server_that_lost_its_log_is_continued_from_its_blocks(start_prometheus: Start) -> None:
+    """With nothing in the head the newest sample is found in the blocks, and the gap starts where its block ends."""
+    server = start_prometheus()
+    end = (utc_now() - timedelta(minutes=5)).replace(microsecond=0)
+    write_history(server.url, build_history(seed=7, end=end, days=1))
+
+    def oldest_in_head() -> datetime:
+        status = _http.get_json(f"{server.url}/api/v1/status/tsdb")["data"]["headStats"]
+        return datetime.fromtimestamp(status["minTime"] / 1000, UTC)
+
+    wait_until(
+        oldest_in_head, "older samples in blocks", timeout_s=30, ready=lambda oldest: oldest > end - timedelta(hours=5)
+    )
+    server.end()
+    for part in ("wal", "chunks_head"):
+        shutil.rmtree(server.folder / "data" / part)
+    server.start()
+    found = last_sample_time(server.url)
+    report = fill_gap(server.url, seed=7, until=utc_now())
+
+    assert found is not None
+    assert end - timedelta(hours=5) < found < end
+    assert report is not None
+    assert found < report.start <= found + timedelta(seconds=65)
+    assert report.start.timestamp() % 7200 <= 5
+    assert number(server, "sum(resets(http_requests_total[1d]))") == 0
