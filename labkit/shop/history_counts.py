@@ -202,9 +202,20 @@ def allocate(
         )
     per_step = np.diff(running, prepend=0)
     last = int(np.searchsorted(running, budget))
-    edges = np.floor(per_step[:, None] * np.cumsum(requests, axis=1) / np.maximum(all_requests, 1)[:, None] + 1e-9)
-    bad = np.diff(edges, axis=1, prepend=0).astype(np.int64)
+    bad = _among(rng, np.rint(per_step).astype(np.int64), requests)
     return bad, Spell(0, last, budget, int(all_requests[: last + 1].sum()))
+
+
+def _among(rng: np.random.Generator, bad: Ints, requests: Ints) -> Ints:
+    # Drawn without replacement, endpoint by endpoint: each in proportion, none more than it has.
+    left, others = bad.copy(), requests.sum(axis=1)
+    columns: list[Ints] = []
+    for own in requests.T:
+        others = others - own
+        taken = rng.hypergeometric(own, others, left).astype(np.int64)
+        columns.append(taken)
+        left = left - taken
+    return np.stack(columns, axis=1)
 
 
 def counter_increments(traffic: Traffic, rng: np.random.Generator) -> tuple[list[dict[str, str]], Floats]:

@@ -165,6 +165,18 @@ def test_shapes_are_what_the_titles_say(past: History) -> None:
     assert np.abs(np.diff(failing.astype(int))).sum() >= 10
 
 
+def test_an_incident_hits_its_endpoints_alike(past: History) -> None:
+    """Each endpoint fails in proportion to its traffic; none is spared and none pays for the others."""
+    for incident in past.incidents:
+        if incident.kind == "availability" and len(incident.endpoints) > 1:
+            overall = incident.bad / incident.total
+            for endpoint in incident.endpoints:
+                during = past.request_counts(endpoint=endpoint)[incident.start + timedelta(seconds=1) : incident.end]
+                bad, total = (during["total"] - during["good"]).sum(), during["total"].sum()
+                noise = 4 * np.sqrt(overall * (1 - overall) / total)
+                assert abs(bad / total - overall) < noise, (incident.id, endpoint)
+
+
 def test_the_retry_storm_brings_traffic(past: History) -> None:
     """Clients that retry ask about twice as often as just before."""
     storm = next(one for one in past.incidents if one.id == "retry-storm")
