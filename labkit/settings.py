@@ -118,11 +118,14 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "owner_grace_s",
         parse_duration,
-        lambda: 20.0,
+        lambda: 60.0,
         "a lab whose owner died waits this long to be rejoined before it stops (a duration)",
     ),
     Setting(
-        "mirror", str, lambda: "", "base address of a mirror that is asked before github.com for upstream releases"
+        "mirror",
+        str,
+        lambda: "",
+        "asked before github.com for upstream releases: an address, or a folder (an offline bundle) with the same paths",
     ),
     Setting("lab", _one_of(*LABS), lambda: "local", "where the stack runs: " + ", ".join(LABS)),
     Setting("profile", _one_of(*PROFILES), lambda: "core", "which components run: " + ", ".join(PROFILES)),

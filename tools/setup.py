@@ -69,9 +69,7 @@ def make_venv() -> bool:
             "create .venv", argv
         ):
             return True
-    say(
-        "Python cannot make virtual environments here. On Debian or Ubuntu: apt-get install python3-venv; try again."
-    )
+    say("Python cannot make virtual environments here. On Debian or Ubuntu: apt-get install python3-venv; try again.")
     return False
 
 
