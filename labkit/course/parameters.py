@@ -41,7 +41,7 @@ def declared(path: Path) -> list[Parameter]:
         # papermill formats paths as templates; doubled braces mean themselves.
         found = inspect_notebook(str(path).replace("{", "{{").replace("}", "}}"))
     except (ValueError, AttributeError) as error:
-        raise ConfigInvalid(str(path), problems=[f"not a notebook: {error}"]) from error
+        raise ConfigInvalid(str(path), problems=[f"cannot be read as a notebook: {error}"]) from error
     return [_parameter(path, info) for info in found.values()]
 
 

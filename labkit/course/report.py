@@ -59,9 +59,10 @@ def notebook_page(executed: Path, name: str) -> str:
 
     notebook = _nb.read(executed)
     # nbconvert's full templates load scripts from the network; its basic one makes the content only.
-    content, _ = HTMLExporter(
+    exporter = HTMLExporter(  # type: ignore[no-untyped-call]
         template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True
-    ).from_notebook_node(notebook)
+    )
+    content, _ = exporter.from_notebook_node(notebook)
     return page(name, f'<main class="notebook"><p><a href="report.html">← report of the run</a></p>{content}</main>')
 
 
@@ -99,11 +100,7 @@ def _overview(result: RunResult) -> str:
 
 def _notebook_section(result: RunResult, notebook: NotebookResult) -> str:
     executed = _executed(result, notebook)
-    links = (
-        f'<p><a href="{notebook.name}.html">Read it whole</a>, or open <a href="{notebook.executed}">the executed notebook</a> in Jupyter.</p>'
-        if executed
-        else ""
-    )
+    links = _links(notebook) if executed else ""
     parts = [
         f'<section id="{_id(notebook)}"><h2>{html.escape(notebook.name)} {_badge(notebook.outcome.value)}</h2>',
         links,
@@ -121,7 +118,14 @@ def _error(notebook: NotebookResult) -> str:
     if error is None:
         return ""
     where = f"code cell {error.cell}, “{html.escape(error.section)}”: " if error.cell else ""
-    return f'<div class="error"><p>{where}<strong>{html.escape(error.name)}</strong></p><pre>{html.escape(error.message)}</pre></div>'
+    name, message = html.escape(error.name), html.escape(error.message)
+    return f'<div class="error"><p>{where}<strong>{name}</strong></p><pre>{message}</pre></div>'
+
+
+def _links(notebook: NotebookResult) -> str:
+    page_name, executed = html.escape(f"{notebook.name}.html"), html.escape(notebook.executed)
+    whole, in_jupyter = f'<a href="{page_name}">Read it whole</a>', f'<a href="{executed}">the executed notebook</a>'
+    return f"<p>{whole}, or open {in_jupyter} in Jupyter.</p>"
 
 
 def _checks(checks: list[CheckResult]) -> str:
@@ -156,7 +160,8 @@ def _stopped(notebook: NotebookResult) -> str:
 def _about(result: RunResult) -> str:
     machine = result.machine
     facts = {
-        "machine": f"{machine['system']}, {machine['architecture']}, {machine['cpus']} CPUs, {machine['memory_mb']:,} MB",
+        "machine": f"{machine['system']}, {machine['architecture']}",
+        "size": f"{machine['cpus']} CPUs, {machine['memory_mb']:,} MB of memory",
         "waited for the machine": _seconds(result.waited_s),
         "strict": "yes: a check that is not correct ends its notebook" if result.strict else "no",
         **result.versions,

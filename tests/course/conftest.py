@@ -104,7 +104,8 @@ def write_notebook(tmp_path: Path) -> Callable[..., Path]:
     """Writes a tiny notebook: cells as text or (text, tag); a text that starts with a heading is prose."""
 
     def write(name: str, *cells: Any) -> Path:
-        notebook = nbformat.v4.new_notebook()
+        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        notebook = nbformat.v4.new_notebook(metadata={"kernelspec": kernel})
         for cell in cells:
             source, tags = cell if isinstance(cell, tuple) else (cell, "")
             make = nbformat.v4.new_markdown_cell if source.startswith("# ") else nbformat.v4.new_code_cell
