@@ -100,8 +100,7 @@ def test_importing_labkit_loads_nothing_heavy() -> None:
     heavy = "{'pandas', 'numpy', 'pydantic', 'requests', 'psutil', 'matplotlib'}"
     code = f"import sys, labkit, labkit.errors; print(sorted(set(sys.modules) & {heavy}))"
 
-    assert run([sys.executable, "-c", code], timeout_s=60) == "[]
-"
+    assert run([sys.executable, "-c", code], timeout_s=60) == "[]\n"
 
 
 def test_the_command_line_starts_without_the_clients() -> None:
@@ -109,8 +108,7 @@ def test_the_command_line_starts_without_the_clients() -> None:
     heavy = "{'pandas', 'papermill', 'nbformat', 'matplotlib', 'kubernetes'}"
     code = f"import sys, labkit.cli; print(sorted(set(sys.modules) & {heavy}))"
 
-    assert run([sys.executable, "-c", code], timeout_s=60) == "[]
-"
+    assert run([sys.executable, "-c", code], timeout_s=60) == "[]\n"
 
 
 def modules() -> list[str]:
