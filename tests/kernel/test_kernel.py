@@ -19,21 +19,7 @@ from labkit._proc import run, stop_running, tail
 from labkit._time import as_utc, format_duration, parse_duration
 from labkit._wait import wait_until
 from labkit.errors import CommandFailed, NotReady, RequestFailed, ToolMissing
-
-
-class Clock:
-    """Seconds that pass only when somebody sleeps."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        """The present second."""
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        """Let time pass."""
-        self.now += seconds
+from labkit.testing import FakeClock
 
 
 def test_wait_returns_the_first_ready_result_and_asks_at_least_once() -> None:
@@ -43,14 +29,14 @@ def test_wait_returns_the_first_ready_result_and_asks_at_least_once() -> None:
 
 def test_wait_gives_up_at_its_limit_with_the_last_thing_seen() -> None:
     """The error has the condition, the limit, what was last seen and what to do."""
-    clock = Clock()
+    clock = FakeClock(100)
 
     with pytest.raises(NotReady) as caught:
         wait_until(lambda: {"up": 2}, "3 targets up", timeout_s=60, ready=lambda s: s["up"] == 3, how="See the log.",
                    clock=clock, sleep=clock.sleep, every_s=1)  # fmt: skip
 
     assert str(caught.value) == "3 targets up: not true after 60 s; last seen: {'up': 2}. See the log."
-    assert clock.now == pytest.approx(160, abs=1)
+    assert clock.slept_s == pytest.approx(60, abs=1)
 
 
 def test_wait_tolerates_the_named_errors_only() -> None:
