@@ -81,9 +81,9 @@ class RetryBudget:
     """
     Lets a share of calls be repeated, so that retries cannot multiply the load of a service in trouble.
 
-    Every call earns a tenth of a retry, up to a small reserve; every retry costs one.
+    Every call earns a tenth of a retry and every second half of one, up to a small reserve; every retry costs one.
 
-    >>> budget = RetryBudget(share=0.1, reserve=1)
+    >>> budget = RetryBudget(share=0.1, per_s=0, reserve=1)
     >>> budget.take(), budget.take()
     (True, False)
     >>> for _ in range(10): budget.earn()
@@ -91,17 +91,32 @@ class RetryBudget:
     True
     """
 
-    def __init__(self, *, share: float = 0.1, reserve: float = 5) -> None:
-        self._share, self._reserve = share, reserve
-        self.tokens = reserve
+    def __init__(
+        self,
+        *,
+        share: float = 0.1,
+        per_s: float = 0.5,
+        reserve: float = 5,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._share, self._per_s, self._reserve, self._clock = share, per_s, reserve, clock
+        self._tokens, self._counted = reserve, clock()
+
+    @property
+    def tokens(self) -> float:
+        """Retries that may be made now."""
+        now = self._clock()
+        self._tokens = min(self._reserve, self._tokens + (now - self._counted) * self._per_s)
+        self._counted = now
+        return self._tokens
 
     def earn(self) -> None:
         """One call was made for the first time."""
-        self.tokens = min(self._reserve, self.tokens + self._share)
+        self._tokens = min(self._reserve, self.tokens + self._share)
 
     def take(self) -> bool:
         """Whether a retry may be made now; if so it is paid for."""
         if self.tokens < 1 - 1e-9:
             return False
-        self.tokens -= 1
+        self._tokens -= 1
         return True

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -17,16 +19,18 @@ from labkit.shop.logs import REQUEST_ID
 from labkit.shop.metrics import Telemetry
 from labkit.shop.server import REQUEST_ID_HEADER, Refused
 
-__all__ = ["Answer", "ClientMetrics", "Upstream"]
+__all__ = ["Answer", "Client", "Upstream"]
 
 PROBE_EVERY_S: Final = 2.0
 PROBE_AGAIN_S: Final = 0.25  # while a replica is out: its return should not wait
 PROBE_TIMEOUT_S: Final = 0.5
 RETRIES_WITHOUT_BUDGET: Final = 3
+POOL_SIZE: Final = 100  # to all other services together: calls that hang take connections from everyone
+_NO_LIMIT: Final = aiohttp.ClientTimeout(total=None)
 
 
-class ClientMetrics:
-    """The metrics that all upstreams of one service share."""
+class Client:
+    """What all upstreams of one service share: the connections and the metrics."""
 
     def __init__(self, telemetry: Telemetry) -> None:
         self.calls = telemetry.counter(
@@ -42,6 +46,22 @@ class ClientMetrics:
             "http_client_target_available", "1 if the target gets calls, 0 if it is ejected or not ready.", "target"
         )
         self.in_flight = telemetry.gauge("http_client_requests_in_flight", "Calls that wait for an answer.", "target")
+        # aiohttp's own limit does not hold: an idle connection is used above it.
+        self._slots = asyncio.Semaphore(POOL_SIZE)
+        self._used = 0
+        pool = telemetry.gauge("http_client_pool_connections", "Connections to other services by state.", "state")
+        pool.labels("used").set_function(lambda: self._used)
+        pool.labels("max").set(POOL_SIZE)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[None]:
+        """One of the connections that all upstreams share, for the length of the block; waits for it."""
+        async with self._slots:
+            self._used += 1
+            try:
+                yield
+            finally:
+                self._used -= 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +79,9 @@ class Upstream:
     Args:
         service: its name.
         urls: its replicas.
-        session: makes the connections.
-        metrics: counts.
+        session: makes the connections of calls.
+        probe_session: makes those of probes, which must not wait behind calls.
+        client: the connections and the metrics.
         flags: `retries_without_budget`, and the one named by *no_timeout_flag*.
         timeout_s: limit of one attempt, in seconds.
         no_timeout_flag: the flag that takes the limit away; empty: none does.
@@ -72,20 +93,21 @@ class Upstream:
         urls: tuple[str, ...],
         *,
         session: aiohttp.ClientSession,
-        metrics: ClientMetrics,
+        probe_session: aiohttp.ClientSession,
+        client: Client,
         flags: FlagSet,
         timeout_s: float,
         no_timeout_flag: str = "",
     ) -> None:
         self.service = service
         self.balancer = Balancer(service, urls)
-        self._session, self._metrics, self._flags = session, metrics, flags
+        self._session, self._probe_session, self._client, self._flags = session, probe_session, client, flags
         self._timeout_s, self._no_timeout_flag = timeout_s, no_timeout_flag
         self._budget = RetryBudget()
-        metrics.budget.labels(service).set_function(lambda: self._budget.tokens)
+        client.budget.labels(service).set_function(lambda: self._budget.tokens)
         for target in self.balancer.targets:
-            metrics.in_flight.labels(target.name).set_function(partial(_in_flight, target))
-            metrics.available.labels(target.name).set_function(partial(self._available, target))
+            client.in_flight.labels(target.name).set_function(partial(_in_flight, target))
+            client.available.labels(target.name).set_function(partial(self._available, target))
 
     async def call(self, method: str, path: str, *, body: Any = None, repeatable: bool) -> Answer:
         """
@@ -115,7 +137,7 @@ class Upstream:
                 tried.append(target)
                 if not repeatable or not self._may_retry(len(tried)):
                     raise
-            self._metrics.retries.labels(self.service).inc()
+            self._client.retries.labels(self.service).inc()
 
     def _available(self, target: Target) -> float:
         return float(target.ready and not self.balancer.ejected(target))
@@ -127,7 +149,7 @@ class Upstream:
             return False
         allowed = self._budget.take()
         if not allowed:
-            self._metrics.refused_retries.labels(self.service).inc()
+            self._client.refused_retries.labels(self.service).inc()
         return allowed
 
     async def _attempt(self, target: Target, method: str, path: str, body: Any) -> Answer:
@@ -145,8 +167,8 @@ class Upstream:
             raise Refused(503, f"{target.name} cannot be reached: {error}", upstream=target.name) from error
         finally:
             target.in_flight -= 1
-            self._metrics.calls.labels(target.name, outcome).inc()
-            self._metrics.durations.labels(target.name).observe(time.perf_counter() - start)
+            self._client.calls.labels(target.name, outcome).inc()
+            self._client.durations.labels(target.name).observe(time.perf_counter() - start)
             self._judge(target, outcome)
         if answer.status >= 500:
             said = answer.body.get("error", "") if isinstance(answer.body, dict) else ""
@@ -161,11 +183,13 @@ class Upstream:
 
     async def _exchange(self, target: Target, method: str, path: str, body: Any) -> Answer:
         unlimited = self._no_timeout_flag and self._flags.on(self._no_timeout_flag)
-        limit = aiohttp.ClientTimeout(total=None if unlimited else self._timeout_s)
         headers = {REQUEST_ID_HEADER: REQUEST_ID.get() or ""}
-        async with self._session.request(
-            method, target.url + path, json=body, timeout=limit, headers=headers
-        ) as response:
+        # The limit is on everything, the wait for a connection included.
+        async with (
+            asyncio.timeout(None if unlimited else self._timeout_s),
+            self._client.connection(),
+            self._session.request(method, target.url + path, json=body, timeout=_NO_LIMIT, headers=headers) as response,
+        ):
             return Answer(response.status, await response.json())
 
     async def watch(self) -> None:
@@ -179,7 +203,7 @@ class Upstream:
         ready = False
         limit = aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)
         with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
-            async with self._session.get(f"{target.url}/readyz", timeout=limit) as response:
+            async with self._probe_session.get(f"{target.url}/readyz", timeout=limit) as response:
                 ready = response.status == 200
         self.balancer.probed(target, ready=ready)
 

@@ -26,8 +26,6 @@ class Catalog(Service):
 
     def __init__(self, replica: Replica) -> None:
         super().__init__(replica)
-        if self.config.mariadb is None:
-            raise AssertionError("the configuration of catalog always has MariaDB")
         self._database = Database(self.config.mariadb, self.telemetry)
 
     async def start(self) -> None:

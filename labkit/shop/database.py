@@ -66,7 +66,9 @@ class Database:
         telemetry: gets `db_queries_total`, `db_query_duration_seconds` and `db_pool_connections`.
     """
 
-    def __init__(self, url: MariaDbUrl, telemetry: Telemetry) -> None:
+    def __init__(self, url: MariaDbUrl | None, telemetry: Telemetry) -> None:
+        if url is None:
+            raise ValueError("a service on MariaDB needs SHOP_MARIADB_URL; load_config sees to that")
         self._url = url
         self._pool: Any = None
         self._waiting = 0

@@ -18,7 +18,7 @@ from uuid import uuid4
 import aiohttp
 from aiohttp import web
 
-from labkit.shop.calls import Answer, ClientMetrics, Upstream
+from labkit.shop.calls import Answer, Client, Upstream
 from labkit.shop.logs import log
 from labkit.shop.server import Refused, Service, body_of
 from labkit.shop.state import Replica
@@ -32,11 +32,12 @@ class Gateway(Service):
     def __init__(self, replica: Replica) -> None:
         super().__init__(replica)
         self._checkouts = self.telemetry.counter("shop_checkouts_total", "Checkouts by how they ended.", "outcome")
-        self._client_metrics = ClientMetrics(self.telemetry)
+        self._client = Client(self.telemetry)
 
     async def start(self) -> None:
         """Open the connections' session and begin to watch who is ready."""
-        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=100))
+        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        self._probe_session = aiohttp.ClientSession()
         config = self.config
         self._catalog = self._upstream("catalog", config.catalog_urls, timeout_s=1.0)
         self._cart = self._upstream("cart", (config.cart_url,), timeout_s=1.0)
@@ -50,6 +51,7 @@ class Gateway(Service):
     async def stop(self) -> None:
         """Close the connections."""
         await self._session.close()
+        await self._probe_session.close()
 
     def checks(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
         """Ready while the catalog can be shown: a shop that cannot take payments is still open."""
@@ -67,7 +69,15 @@ class Gateway(Service):
         ]
 
     def _upstream(self, service: str, urls: tuple[str, ...], **options: Any) -> Upstream:
-        return Upstream(service, urls, session=self._session, metrics=self._client_metrics, flags=self.flags, **options)
+        return Upstream(
+            service,
+            urls,
+            session=self._session,
+            probe_session=self._probe_session,
+            client=self._client,
+            flags=self.flags,
+            **options,
+        )
 
     async def _catalog_there(self) -> None:
         if self._catalog.balancer.pick() is None:

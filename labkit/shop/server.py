@@ -27,6 +27,7 @@ __all__ = ["Refused", "Service", "body_of", "run_service"]
 REQUEST_ID_HEADER: Final = "X-Request-ID"
 DRAIN_S: Final = 3.0
 CHECK_TIMEOUT_S: Final = 0.5
+_REASON: Final = "labkit.shop.reason"
 _PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
@@ -136,6 +137,7 @@ class Service:
                 return _problem(status, "this answer was made by a fault")
             return await handler(request)
         except Refused as refusal:
+            request[_REASON] = refusal.message
             return _problem(refusal.status, refusal.message, **refusal.fields)
         except web.HTTPException as error:
             return _problem(error.status, error.reason)
@@ -153,6 +155,7 @@ class Service:
             path=request.path,
             status=status,
             duration_s=round(duration_s, 6),
+            reason=request.get(_REASON),
         )
 
     async def _healthz(self, _: web.Request) -> web.Response:

@@ -40,8 +40,6 @@ class Worker(Service):
 
     def __init__(self, replica: Replica) -> None:
         super().__init__(replica)
-        if self.config.mariadb is None:
-            raise AssertionError("the configuration of worker always has MariaDB")
         self._database = Database(self.config.mariadb, self.telemetry)
         self._store = Store(self.config.redis_url, self.telemetry, timeout_s=BLOCK_S + 1)
         self._done = self.telemetry.counter("shop_jobs_total", "Jobs by queue and outcome.", "queue", "outcome")

@@ -6,6 +6,8 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pymysql
 import pytest
@@ -127,6 +129,8 @@ def test_a_killed_catalog_makes_few_errors_and_its_return_is_noticed(shop: ShopS
 
 def test_a_stopped_payments_replica_is_left_out(shop: ShopStack):
     """SIGSTOP: the process accepts and never answers; checkouts take one time-out at most and then avoid it."""
+    budget = 'http_client_retry_budget{upstream="payments"}'
+    wait_until(lambda: shop.metrics("gateway")[budget] >= 4, "retries may be made", timeout_s=15)
     shop.signal("payments-1", signal.SIGSTOP)
     start = time.monotonic()
     answers = [buy(shop, somebody()) for _ in range(12)]
@@ -194,6 +198,31 @@ def test_without_a_timeout_a_hang_spreads(shop: ShopStack):
     with pytest.raises(requests.ReadTimeout):
         shop.post(f"/checkout/{user}", None, timeout_s=4)
     assert shop.total("gateway", "http_client_requests_in_flight", "payments") >= 1
+
+
+def test_calls_that_hang_take_the_connections_of_everyone(shop: ShopStack):
+    """Without the time-out, a hundred checkouts that hang in payments leave no connection to show a product with."""
+    admin = shop.admin()
+    users = [somebody() for _ in range(110)]
+    for user in users:
+        shop.post(f"/cart/{user}", {"product": 3, "quantity": 1})
+    admin.inject("hang", on="payments", endpoint="/charges")
+    admin.set_flag("payments_without_timeout", True)
+
+    def check_out(user: str) -> None:
+        with suppress(requests.RequestException):
+            shop.post(f"/checkout/{user}", None, timeout_s=4)
+
+    with ThreadPoolExecutor(len(users)) as pool:
+        for user in users:
+            pool.submit(check_out, user)
+        wait_until(
+            lambda: shop.total("gateway", "http_client_requests_in_flight", "payments") >= 100, "full", timeout_s=10
+        )
+        assert statuses(shop, 2) == {504: 2}
+        assert shop.metrics("gateway")['http_client_pool_connections{state="used"}'] == 100
+    admin.undo("hang")
+    wait_until(lambda: statuses(shop, 3) == {200: 3}, "products are shown again", timeout_s=15)
 
 
 def test_retries_without_a_budget_multiply_the_load(shop: ShopStack):

@@ -99,7 +99,7 @@ PROMISED = {
     "gateway": (
         "http_requests_total http_request_duration_seconds_bucket http_requests_in_flight shop_checkouts_total"
         " http_client_requests_total http_client_request_duration_seconds_bucket http_client_target_available"
-        " http_client_requests_in_flight http_client_retry_budget"
+        " http_client_requests_in_flight http_client_retry_budget http_client_pool_connections"
     ),
     "catalog-1": "db_queries_total db_query_duration_seconds_bucket db_pool_connections db_pool_waiting",
     "cart": "redis_commands_total redis_pool_connections",

@@ -113,11 +113,22 @@ def test_a_replica_that_becomes_ready_is_forgiven():
 @settings(max_examples=50)
 def test_retries_never_exceed_the_budget(calls: list[bool]):
     """However calls and failures mix, retries are at most a tenth of the calls and the reserve."""
-    budget, made = RetryBudget(share=0.1, reserve=5), 0
+    budget, made = RetryBudget(share=0.1, reserve=5, clock=Clock()), 0
     for fails in calls:
         budget.earn()
         made += fails and budget.take()
     assert made <= 5 + 0.1 * len(calls) + 1e-9
+
+
+def test_a_quiet_service_gets_its_retries_back():
+    """Half a retry per second comes back without any call, up to the reserve."""
+    clock = Clock()
+    budget = RetryBudget(reserve=3, clock=clock)
+    assert [budget.take() for _ in range(4)] == [True, True, True, False]
+    clock.now += 2
+    assert budget.tokens == pytest.approx(1)
+    clock.now += 1000
+    assert budget.tokens == 3
 
 
 def test_a_flag_takes_only_values_of_its_type():
