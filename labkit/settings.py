@@ -125,7 +125,7 @@ SETTINGS: tuple[Setting, ...] = (
         "mirror",
         str,
         lambda: "",
-        "asked before github.com for upstream releases: an address, or a folder (an offline bundle) with the same paths",
+        "asked before github.com for releases: an address, or a folder (an offline bundle) with the same paths",
     ),
     Setting("lab", _one_of(*LABS), lambda: "local", "where the stack runs: " + ", ".join(LABS)),
     Setting("profile", _one_of(*PROFILES), lambda: "core", "which components run: " + ", ".join(PROFILES)),

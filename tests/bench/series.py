@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -23,10 +20,6 @@ import numpy as np
 import pandas as pd
 from prometheus_api_client import MetricRangeDataFrame, PrometheusConnect
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from prometheus_process import PrometheusProcess
-
 from labkit import _proc
 from labkit._time import utc_now
 from labkit.observe import _matrix
@@ -34,6 +27,7 @@ from labkit.observe.prometheus import Prometheus
 from labkit.shop import _remote_write as remote
 from labkit.shop.history import History, build_history, write_history
 from labkit.shop.history_write import Samples, bodies
+from tests.prometheus_process import PrometheusProcess
 
 Row = dict[str, Any]
 Program = Callable[[str], Path]
@@ -178,14 +172,3 @@ def _same_values(ours: pd.DataFrame, theirs: pd.DataFrame) -> int:
     np.testing.assert_array_equal(wide.to_numpy(), ours.to_numpy())
     assert list(wide.index) == list(ours.index)
     return int(ours.notna().to_numpy().sum())
-
-
-def main() -> None:
-    """Print the rows as JSON; programs are taken from PATH."""
-    with tempfile.TemporaryDirectory() as folder:
-        found = rows(lambda name: Path(str(shutil.which(name))), Path(folder))
-    sys.stdout.write(json.dumps(found, indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    main()

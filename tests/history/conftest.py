@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,10 +10,7 @@ from pathlib import Path
 import pytest
 
 from labkit.shop.history import History, build_history
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from prometheus_process import PrometheusProcess
+from tests.prometheus_process import PrometheusProcess
 
 END = datetime(2026, 3, 4, 11, 17, 23, tzinfo=UTC)
 

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily
-from prometheus_process import NO_JOBS, PrometheusProcess, free_port
 
 from labkit import _http
 from labkit._time import utc_now
@@ -32,6 +31,7 @@ from labkit.shop.history import (
     write_history,
 )
 from labkit.shop.rates import LIVE_RATES_PER_S, REQUESTS_PER_S
+from tests.prometheus_process import NO_JOBS, PrometheusProcess, free_port
 
 pytestmark = pytest.mark.live
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -14,10 +13,7 @@ from labkit._time import utc_now
 from labkit._wait import wait_until
 from labkit.observe.prometheus import Prometheus
 from labkit.shop.history import build_history, write_history
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from prometheus_process import NO_JOBS, Observed, PrometheusProcess, free_port
+from tests.prometheus_process import NO_JOBS, Observed, PrometheusProcess, free_port
 
 _RULES = """
 groups:

@@ -11,11 +11,11 @@ from datetime import datetime, timedelta
 import numpy as np
 import pandas as pd
 import pytest
-from prometheus_process import Observed, free_port
 
 from labkit._time import utc_now
 from labkit.errors import NoData, QueryError, QueryRejected, RequestFailed
 from labkit.observe.prometheus import Prometheus
+from tests.prometheus_process import Observed, free_port
 
 pytestmark = pytest.mark.live
 
