@@ -69,9 +69,7 @@ def main(chosen: list[str]) -> int:
             rows += GROUPS[name](Path(folder))
     memory_gb = psutil.virtual_memory().total / 1e9
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {memory_gb:.0f} GB"
-    print(f"
-{machine}, Python {platform.python_version()}
-")
+    print(f"\n{machine}, Python {platform.python_version()}\n")
     print(table(rows))
     Path("build").mkdir(exist_ok=True)
     Path("build/bench.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")

@@ -254,9 +254,7 @@ def test_a_lab_whose_owner_died_can_be_taken_over_within_the_grace(
     runtime.down()
 
 
-def test_a_lab_that_was_rejoined_in_the_last_moment_is_not_ended(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lab_that_was_rejoined_in_the_last_moment_is_not_ended(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     """The guard decided to end an orphan; before it did, somebody took the lab over: it lives."""
     monkeypatch.setenv("LABKIT_OWNER_GRACE_S", "30s")
     runtime = stack()
