@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 from labkit.course import Outcome, _nb, exercises
@@ -15,6 +17,7 @@ from labkit.course.editions import Edition, edition_path
 from labkit.course.report import write_report
 from labkit.course.results import RunResult
 from labkit.course.runner import RunOptions, run_notebooks
+from labkit.lab import stop_owned_by
 from labkit.stack.progress import silent
 
 if TYPE_CHECKING:
@@ -37,46 +40,96 @@ def env_of(lab: Lab) -> dict[str, str]:
     }
 
 
+def env_beside(lab: Lab, folder: Path) -> dict[str, str]:
+    """What makes a kernel start a lab of its own beside *lab*."""
+    offset = lab.settings.port_offset + 40
+    return env_of(lab) | {"LABKIT_RUN_DIR": str(folder / "own"), "LABKIT_PORT_OFFSET": str(offset)}
+
+
+def processes_below(folder: Path) -> list[str]:
+    """Command lines of processes that mention *folder*."""
+    found = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
+    return [line for line in found if str(folder) in line]
+
+
 def run(path: Path, lab: Lab, out_dir: Path, **options: Any) -> RunResult:
     """Execute *path* on *lab*."""
-    limits = {"deadline_s": 240, "lock_path": out_dir / "lock", "env": env_of(lab)}
+    limits = {"deadline_s": 240, "lock_path": out_dir.parent / "lock", "env": env_of(lab)}
     return run_notebooks([path], {"seed": lab.seed}, out_dir=out_dir, options=RunOptions(**{**limits, **options}))
 
 
-def test_the_solved_edition_passes_strictly(source: Path, lab: Lab, tmp_path: Path) -> None:
-    """Every check is correct, every figure is labelled, the report holds each, and the lab of others stays up."""
-    result = run(edition_path(source, Edition.SOLVED), lab, tmp_path)
+def twice(source: Path, folder: Path) -> Path:
+    """The solved edition with all its cells once more, as a reader runs them who starts over."""
+    solved = _nb.read(edition_path(source, Edition.SOLVED))
+    again = _nb.read(edition_path(source, Edition.SOLVED)).cells
+    for cell in again:
+        cell["id"] += "-2"
+        # Parameters are injected after the one cell of that tag; the second keeps its own values.
+        cell["metadata"]["tags"] = [tag for tag in _nb.tags(cell) if tag != "parameters"]
+    path = folder / f"{source.stem}.ipynb"
+    path.write_text(_nb.dumps([*solved.cells, *again], solved.metadata))
+    return path
+
+
+def test_the_solved_edition_passes_strictly_and_twice_in_one_kernel(source: Path, lab: Lab, tmp_path: Path) -> None:
+    """Every check is correct, every figure is labelled and in the report, and the lab of others stays up."""
+    path = twice(source, tmp_path)
+    result = run(path, lab, tmp_path / "out")
     notebook = result.notebooks[0]
 
     assert (result.exit_code, notebook.error) == (0, None)
-    assert {check.outcome for check in notebook.checks} == {"correct"}
+    assert [check.outcome for check in notebook.checks] == ["correct"] * path.read_text().count('"check"')
     assert [(note.title, note.missing) for note in notebook.figures if note.missing] == []
-    assert len(notebook.figures) >= 1
+    assert len(notebook.figures) >= 2
     assert write_report(result).read_text().count("<figure>") == len(notebook.figures)
     assert lab.alive()
 
 
 def test_the_learner_edition_runs_to_its_end_untouched(source: Path, lab: Lab, tmp_path: Path) -> None:
-    """With stubs as they are, no cell fails and every check says not attempted; strictly, the first one ends it."""
+    """
+    With stubs as they are no cell fails and every check says not attempted; strictly, the first one ends it.
+
+    The lenient run starts a lab of its own and leaves nothing of it behind.
+    """
     path = edition_path(source, Edition.LEARNER)
-    lenient, strict = run(path, lab, tmp_path / "a", strict=False), run(path, lab, tmp_path / "b")
+    strict, lenient = (
+        run(path, lab, tmp_path / "joined"),
+        run(path, lab, tmp_path / "owned", strict=False, env=env_beside(lab, tmp_path)),
+    )
 
-    assert lenient.exit_code == 0
-    assert {check.outcome for check in lenient.notebooks[0].checks} == {"not_attempted"}
     assert (strict.exit_code, strict.notebooks[0].error.name) == (1, "ExerciseFailed")
+    assert (lenient.exit_code, lenient.notebooks[0].stopped) == (0, [])
+    assert {check.outcome for check in lenient.notebooks[0].checks} == {"not_attempted"}
+    assert processes_below(tmp_path / "own") == []
 
 
-def test_it_runs_twice_in_one_kernel(source: Path, lab: Lab, tmp_path: Path) -> None:
-    """All cells, then all cells again, as a reader does who starts over."""
-    solved = _nb.read(edition_path(source, Edition.SOLVED))
-    again = [cell.copy() | {"id": f"{cell['id']}-2"} for cell in solved.cells]
-    for cell in again:
-        # papermill injects after the first cell of that tag; the second keeps its own values.
-        cell["metadata"] = {"tags": [tag for tag in _nb.tags(solved.cells[again.index(cell)]) if tag != "parameters"]}
-    path = tmp_path / "twice.ipynb"
-    path.write_text(_nb.dumps([*solved.cells, *map(type(solved.cells[0]), again)], solved.metadata))
+KILLED = """
+import os, signal
+import labkit
+lab = labkit.up(lab, profile=profile, seed=seed)
+print("pids", list(map(int, lab.status()["pid"].dropna())), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
 
-    assert run(path, lab, tmp_path / "out").notebooks[0].error is None
+
+def test_a_lab_is_stopped_when_the_kernel_that_started_it_is_killed(lab: Lab, tmp_path: Path, monkeypatch: Any) -> None:
+    """A kill -9 of the kernel: exit code 5, the run says that it stopped the lab, and no process of it is left."""
+    for name, value in (env := env_beside(lab, tmp_path)).items():
+        monkeypatch.setenv(name, value)
+    declaration = 'lab = "local"\nprofile = "core"\nseed = 7'
+    cells = [_nb.new_code(declaration, {"tags": ["parameters"]}), _nb.new_code(KILLED)]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    path = tmp_path / "killed.ipynb"
+    path.write_text(_nb.dumps(cells, {"kernelspec": kernel}))
+
+    result = run(path, lab, tmp_path / "out", env=env, teardown=stop_owned_by)
+    stopped, executed = result.notebooks[0].stopped, (tmp_path / "out" / "killed.ipynb").read_text()
+
+    assert (result.exit_code, [f"the lab in {tmp_path / 'own'}"]) == (5, stopped)
+    pids = [int(pid) for pid in re.findall(r"\d+", executed.partition("pids [")[2].partition("]")[0])]
+    assert len(pids) > 10
+    assert [pid for pid in pids if psutil.pid_exists(pid)] == []
+    assert processes_below(tmp_path / "own") == []
 
 
 def test_it_passes_nbval(source: Path, lab: Lab, tmp_path: Path) -> None:
