@@ -37,7 +37,7 @@ class ShopAdmin:
         self, admin_urls: Mapping[str, str], token: str, *, deploy_log: Path | None = None, redis_url: str = ""
     ) -> None:
         self._urls = dict(admin_urls)
-        self._headers = {"Authorization": f"Bearer {token}"}
+        self._headers = {"Authorization": f"Bearer {token.strip()}"}
         self._deploy_log, self._redis_url = deploy_log, redis_url
 
     def __repr__(self) -> str:
