@@ -239,12 +239,14 @@ def test_nothing_is_lost_after_kill_9_of_everything(tmp_path: Path) -> None:
     pid, lab_id = int(first.status().pid["prometheus"]), state_of(first).lab_id
     month = f"sum(increase({REQUESTS}[30d]))"
     before, asked = first.prometheus.value(month), first.now()
+    first.shop.set_flag("n_plus_one", True, on="catalog")
     for process in lab_processes(lab_id):
         process.kill()
     wait_until(lambda: not psutil.pid_exists(pid), "Prometheus is gone", timeout_s=10)
 
     with labkit.up(run_dir=run_dir, port_offset=offset, progress=silent) as again:
         assert again.owned
+        assert not any(flags["n_plus_one"] for flags in again.shop.flags("catalog").values())
         assert again.prometheus.value(month, at=asked) == pytest.approx(before, rel=0.001)
         since_s = (again.now() - asked).total_seconds()
         gained = again.prometheus.value(month) - again.prometheus.value(month, at=asked)

@@ -1,5 +1,5 @@
 -- The database of the shop.  Safe to repeat: it is run at every start of MariaDB by --init-file.
--- The double braces are filled in when the lab is brought up; no password stands in this file.
+-- `@{…}` is filled in when the lab is brought up; no password stands in this file.
 
 CREATE DATABASE IF NOT EXISTS shop CHARACTER SET utf8mb4;
 USE shop;
@@ -160,12 +160,12 @@ SELECT o.id, p.id, 1 + o.id % 3, p.price_cents
 FROM orders o JOIN products p ON p.id = 1 + o.id * 31 % 100
 WHERE o.idempotency_key LIKE 'past-%' AND NOT EXISTS (SELECT 1 FROM order_items);
 
-CREATE USER IF NOT EXISTS shop IDENTIFIED BY '{{shop_password}}';
-ALTER USER shop IDENTIFIED BY '{{shop_password}}';
+CREATE USER IF NOT EXISTS shop IDENTIFIED BY '@{secret.shop_password}';
+ALTER USER shop IDENTIFIED BY '@{secret.shop_password}';
 GRANT SELECT, INSERT, UPDATE, DELETE ON shop.* TO shop;
 
 -- For exporters and for reading along: sees everything, changes nothing.
-CREATE USER IF NOT EXISTS monitor IDENTIFIED BY '{{monitor_password}}';
-ALTER USER monitor IDENTIFIED BY '{{monitor_password}}';
+CREATE USER IF NOT EXISTS monitor IDENTIFIED BY '@{secret.monitor_password}';
+ALTER USER monitor IDENTIFIED BY '@{secret.monitor_password}';
 GRANT SELECT ON shop.* TO monitor;
 GRANT PROCESS, REPLICATION CLIENT ON *.* TO monitor;

@@ -10,6 +10,7 @@ Text in `infra/` may hold `@{…}` expressions.  They know:
 | `link('NAME')` | the same, through toxiproxy where it is there |
 | `bin.NAME`, `share.NAME` | a program, and a folder of its data |
 | `run`, `etc`, `data`, `secrets`, `sockets` | folders of this lab |
+| `live` | a folder that is emptied at every start, for what must not outlive a run |
 | `secret.NAME` | a secret of this lab; only for files that stay in `etc` |
 | `infra`, `package`, `python` | where labkit's own files and interpreter are |
 | `instance`, `seed`, `user` | the replica's name, the lab's seed, the present user |
@@ -119,6 +120,11 @@ class Layout:
         """Folder of the logs, one file per instance."""
         return self.run / "log"
 
+    @property
+    def live(self) -> Path:
+        """Folder of what must not outlive a run; emptied at every start."""
+        return self.run / "live"
+
     def data(self, name: str) -> Path:
         """Folder of the data of one instance; another seed is another past, so it has data of its own."""
         return self.run / "data" / f"seed-{self.settings.seed}" / name
@@ -146,7 +152,8 @@ class Layout:
         Raises:
             ConfigInvalid: a file uses a name that is not known; says which line and what is meant.
         """
-        for folder in (self.etc, self.log, *(self.data(name) for name in self.instances)):
+        shutil.rmtree(self.live, ignore_errors=True)
+        for folder in (self.etc, self.log, self.live, *(self.data(name) for name in self.instances)):
             folder.mkdir(parents=True, exist_ok=True)
         for component in self.components.values():
             for source, target in component.files.items():
@@ -154,8 +161,6 @@ class Layout:
                 path = self.run / target
                 path.parent.mkdir(parents=True, exist_ok=True)
                 rendered = self.render(text, component, component.instances[0], source=f"infra/{source}")
-                for name, secret in self.secrets.items():
-                    rendered = rendered.replace("{{" + name + "}}", secret)
                 write_atomically(path, rendered, mode=0o600)
 
     def render(self, text: str, component: Component, instance: str, *, source: str) -> str:
@@ -188,6 +193,7 @@ class Layout:
             "data": str(self.data(instance)),
             "secrets": str(self.run / "secrets"),
             "sockets": str(socket_dir(self.run)),
+            "live": str(self.live),
             "secret": self.secrets,
             "infra": str(files_root() / "infra"),
             "package": str(Path(__file__).resolve().parent.parent),

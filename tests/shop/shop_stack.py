@@ -115,7 +115,7 @@ class ShopStack:
             argv = [program.path, *program.args, *base, "--bootstrap", "--skip-networking"]
             run(argv, timeout_s=60, input_text=sql, env={**os.environ, **program.env})
             schema = (files_root() / "infra" / "shop" / "schema.sql").read_text()
-            schema = schema.replace("{{shop_password}}", PASSWORD).replace("{{monitor_password}}", "m")
+            schema = schema.replace("@{secret.shop_password}", PASSWORD).replace("@{secret.monitor_password}", "m")
             (self.folder / "init.sql").write_text(schema)
         options = [
             f"--port={self.ports['mariadb']}",
