@@ -117,9 +117,16 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc]
         # Exit handlers of the kernel stop what it started; nbclient's default leaves them two and a half seconds.
         self.km.shutdown_wait_time = self.watch.grace_s
         self.watch.on_kernel(int(self.km.provisioner.pid))
-        self.watch.start()
 
     start_new_kernel = run_sync(async_start_new_kernel)
+
+    async def async_start_new_kernel_client(self) -> Any:
+        client = await super().async_start_new_kernel_client()
+        # A slow start of the interpreter is not the notebook's fault; it has a limit of its own.
+        self.watch.start()
+        return client
+
+    start_new_kernel_client = run_sync(async_start_new_kernel_client)
 
     def papermill_execute_cells(self) -> None:
         try:

@@ -88,7 +88,7 @@ class _NotebookRun:
             result.outcome = self._failure(error)
         except CellTimeoutError:
             limit = format_duration(self.options.deadline_s)
-            self._end(RunOutcome.DEADLINE, "DeadlinePassed", f"not finished {limit} after its kernel started")
+            self._end(RunOutcome.DEADLINE, "DeadlinePassed", f"not finished {limit} after its kernel was ready")
         except DeadKernelError:
             self._end(
                 RunOutcome.KERNEL_DIED,

@@ -58,7 +58,7 @@ class RunOptions:
     Everything about a run beside its notebooks and parameters.
 
     Attributes:
-        deadline_s: limit for each notebook, in seconds, from the start of its kernel.
+        deadline_s: limit for each notebook, in seconds, from the moment its kernel is ready.
         grace_s: after the deadline or an interrupt, time for cells and exit handlers to clean up, in seconds.
         queue_s: longest wait for the machine, in seconds.
         strict: a check that is not correct ends its notebook.
