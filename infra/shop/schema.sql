@@ -1,5 +1,5 @@
 -- The database of the shop.  Safe to repeat: it is run at every start of MariaDB by --init-file.
--- `@{…}` is filled in when the lab is brought up; no password stands in this file.
+-- The secrets are filled in when the lab is brought up; no password stands in this file.
 
 CREATE DATABASE IF NOT EXISTS shop CHARACTER SET utf8mb4;
 USE shop;
