@@ -4,6 +4,7 @@ labkit: a laboratory for site reliability engineering.
     lab = labkit.up()            start the stack, or join the one that is up
     lab = labkit.connect()       join a lab that is up, after a kernel restart for example
     lab.prometheus.query("up")   ask it
+    labkit.doctor()              what this machine has and lacks, before anything starts
 
 Importing labkit loads nothing heavy: names below are loaded when first used, because every
 service of the shop imports this package too.
@@ -14,9 +15,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from labkit.lab import Lab, connect, up
+    from labkit.lab import Lab, connect, doctor, up
 
-__all__ = ["Lab", "connect", "up"]
+__all__ = ["Lab", "connect", "doctor", "up"]
 __version__ = "0.1.0"
 
 

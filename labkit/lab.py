@@ -25,6 +25,7 @@ from labkit.settings import Settings, load_settings
 from labkit.shop.client import ShopAdmin
 from labkit.shop.history import ensure_history, load_labels
 from labkit.shop.links import apply_links
+from labkit.stack.doctor import Report, examine
 from labkit.stack.local import Hooks, LocalRuntime
 from labkit.stack.plan import Layout
 from labkit.stack.progress import Event, Progress, printer, silent, step
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     from labkit.observe.prometheus import Prometheus
 
-__all__ = ["Lab", "PastLabels", "connect", "stop_owned_by", "up"]
+__all__ = ["Lab", "PastLabels", "connect", "doctor", "stop_owned_by", "up"]
 
 _TARGETS_TIMEOUT_S = 20
 _RESET_TIMEOUT_S = 25
@@ -87,6 +88,19 @@ def up(
     found = Lab(_settings_of(state, settings), state, started=started)
     _announce(found, show)
     return found
+
+
+def doctor(profile: str | None = None) -> Report:
+    """
+    What is here, what is missing and how to get it; nothing is started or fetched.
+
+    Args:
+        profile: which components are meant; the one of the settings if None.
+
+    Returns:
+        The report: shows itself as text or as a table, `fit` is the verdict.
+    """
+    return examine(load_settings({"profile": profile}))
 
 
 def connect(*, run_dir: Path | None = None) -> Lab:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 import re
 import subprocess
 import sys
 import tomllib
+import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -207,3 +209,31 @@ def test_the_data_is_what_the_code_makes() -> None:
     for name, text in made.items():
         if name.endswith(".csv"):
             assert all(f"`{column}`" in page for column in text.splitlines()[0].split(","))
+
+
+@pytest.mark.live
+def test_a_wheel_works_without_a_checkout_and_has_no_solutions(tmp_path: Path) -> None:
+    """Configuration, data and the learner's notebooks are inside and found; sources and solutions are not."""
+    run(
+        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", tmp_path, ROOT],
+        timeout_s=120,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        archive.extractall(tmp_path / "site")
+
+    assert "labkit/py.typed" in names
+    assert "labkit/_files/notebooks/00_start_here.ipynb" in names
+    assert [name for name in names if "/solved/" in name or "/src/" in name] == []
+    code = (
+        "from labkit.stack.catalogue import load_catalogue; from labkit.settings import files_root; "
+        "print(files_root(), len(load_catalogue()))"
+    )
+    said = run(
+        [sys.executable, "-c", code],
+        timeout_s=60,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+    )
+    assert said == f"{tmp_path / 'site' / 'labkit' / '_files'} {len(load_catalogue())}\n"

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from labkit.cli import lab, notebooks
-from labkit.errors import ConfigInvalid, LabkitError
+from labkit.errors import ConfigInvalid, LabkitError, ToolMissing
 
 __all__ = ["app", "main"]
 
@@ -34,8 +34,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _as_interrupt)
     try:
         app()
-    except ConfigInvalid as error:
-        _fail(error, EXIT_USAGE)
+    except (ConfigInvalid, FileNotFoundError) as error:
+        _fail(error, EXIT_SETUP if isinstance(error, ToolMissing) else EXIT_USAGE)
     except LabkitError as error:
         _fail(error, EXIT_SETUP)
     except KeyboardInterrupt:
@@ -48,6 +48,6 @@ def _as_interrupt(_signum: int, _frame: FrameType | None) -> Any:
     raise KeyboardInterrupt
 
 
-def _fail(error: LabkitError, code: int) -> None:
+def _fail(error: Exception, code: int) -> None:
     sys.stderr.write(f"✗ {type(error).__name__} — {error}\n")
     sys.exit(code)

@@ -22,6 +22,7 @@ def register(app: typer.Typer) -> None:
     group.command("list")(list_notebooks)
     group.command("build")(build)
     group.command("check")(check)
+    group.command("copy")(copy)
     app.add_typer(group, name="notebooks")
 
 
@@ -34,6 +35,7 @@ def run(
     ] = None,
     out: Out = Path("build"),
     deadline: Annotated[float, typer.Option(help="Limit for each notebook, in seconds.")] = 1800,
+    queue: Annotated[float, typer.Option(help="Longest wait for another live run on this machine, in seconds.")] = 3600,
     strict: Annotated[bool, typer.Option(help="A check that is not correct ends its notebook.")] = True,
 ) -> None:
     """
@@ -52,10 +54,14 @@ def run(
     given = parse_assignments(parameter or [])
     paths = [editions.find(name) for name in notebooks] if notebooks else editions.solved()
     options = RunOptions(
-        deadline_s=deadline, strict=strict, teardown=stop_owned_by, progress=lambda event: typer.echo(str(event))
+        deadline_s=deadline,
+        queue_s=queue,
+        strict=strict,
+        surround=lambda: up(given.get("lab"), profile=given.get("profile"), seed=_seed(given), owner=os.getpid()),
+        teardown=stop_owned_by,
+        progress=lambda event: typer.echo(str(event)),
     )
-    with up(given.get("lab"), profile=given.get("profile"), seed=_seed(given), owner=os.getpid()):
-        result = run_notebooks(paths, given, out_dir=out, options=options)
+    result = run_notebooks(paths, given, out_dir=out, options=options)
     report = write_report(result)
     typer.echo(f"\nOpen {report} for the report; executed notebooks, result.json and junit.xml are beside it.")
     raise typer.Exit(result.exit_code)
@@ -85,6 +91,14 @@ def check() -> None:
     for drift in drifts:
         typer.echo(f" ✗ {drift}")
     raise typer.Exit(1 if drifts else 0)
+
+
+def copy(folder: Annotated[Path, typer.Argument(help="An empty or new folder.")]) -> None:
+    """Copy the learner's pack, without solutions, to a folder of your own."""
+    from labkit.course import editions  # noqa: PLC0415
+
+    for path in editions.learner_pack(folder):
+        typer.echo(f" ✓ {path}")
 
 
 def _seed(given: dict[str, str]) -> int | None:

@@ -15,6 +15,7 @@ import re
 import shutil
 import sys
 import tarfile
+import time
 import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,12 +25,12 @@ from pathlib import Path
 from filelock import FileLock
 
 from labkit._proc import run
-from labkit.errors import CommandFailed, LabkitError, NoSpace, ToolMissing
+from labkit.errors import CommandFailed, DownloadFailed, LabkitError, NoSpace, ToolMissing
 from labkit.settings import Settings
 from labkit.stack import apt, golang
 from labkit.stack.catalogue import AptSource, Component, GoSource, Program, ReleaseSource, Source, load_catalogue
 from labkit.stack.download import check_space, fetch_verified, write_atomically
-from labkit.stack.progress import Progress, silent, step
+from labkit.stack.progress import Event, Progress, silent
 
 __all__ = ["Installed", "acquire", "acquire_all", "find", "find_program", "usable_sources"]
 
@@ -103,15 +104,17 @@ def acquire(component: Component, settings: Settings, progress: Progress = silen
         for source in program.sources:
             reason = _unusable(source)
             if reason is None:
+                what, start = f"get {component.title}: {_describe(source)}", time.monotonic()
+                progress(Event("started", what))
                 try:
-                    with step(progress, f"get {component.title}: {_describe(source)}") as now:
-                        installed = _fetch(component, source, settings)
-                        now.detail = f"version {installed.version}"
+                    installed = _fetch(component, source, settings)
                 except NoSpace:
                     raise
                 except LabkitError as error:
-                    reason = "; ".join(error.tried) if isinstance(error, ToolMissing) else str(error).splitlines()[0]
+                    reason = _reason(error)
+                    progress(Event("note", what, time.monotonic() - start, f"not to be had: {reason}"))
                 else:
+                    progress(Event("done", what, time.monotonic() - start, f"version {installed.version}"))
                     return installed
             tried.append(f"{_describe(source)}: {reason}")
     raise ToolMissing(program.commands[0], wanted_version=program.accepted, tried=tried, how=remedy(component))
@@ -235,6 +238,17 @@ def _unusable(source: Source) -> str | None:
     if isinstance(source, AptSource) and not apt.available():
         return "this system has no apt"
     return None
+
+
+def _reason(error: LabkitError) -> str:
+    """Why a source did not work, in one line."""
+    if isinstance(error, ToolMissing):
+        return "; ".join(error.tried)
+    if isinstance(error, DownloadFailed):
+        return error.reason
+    if isinstance(error, CommandFailed) and error.stderr_tail:
+        return error.stderr_tail.splitlines()[-1]
+    return str(error).splitlines()[0]
 
 
 def _describe(source: Source) -> str:

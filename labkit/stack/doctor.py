@@ -107,6 +107,9 @@ class Report:
     def __str__(self) -> str:
         return self.text()
 
+    def __repr__(self) -> str:
+        return self.text()
+
     def _repr_html_(self) -> str:
         rows = "".join(
             f"<tr><td>{_SIGNS[f.verdict]}</td><th scope='row' style='text-align:left'>{html.escape(f.what)}</th>"
