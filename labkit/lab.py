@@ -234,10 +234,10 @@ class Lab:
 
     def reset(self, progress: Progress | None = None) -> None:
         """
-        Return to the healthy baseline: no faults, flags at their defaults, queues empty, everything running.
+        Return to the healthy baseline: no faults, flags at their defaults, queues empty, all running and scraped.
 
         Raises:
-            NotReady: something is not healthy after 25 s; names it.
+            NotReady: something is not healthy in time; names it.
         """
         self._use()
         with step(progress or printer(), "reset the lab to its healthy baseline"):
@@ -249,6 +249,7 @@ class Lab:
             self._wait_until_ready(_RESET_TIMEOUT_S)
             self._shop.reset()
             self._wait_until_ready(_RESET_TIMEOUT_S)
+            _wait_for_targets(self.url("prometheus"))
 
     def down(self, progress: Progress | None = None) -> bool:
         """Stop the lab, whoever started it; returns whether there was one.  Twice is fine."""
@@ -330,12 +331,18 @@ def _begin_observing(layout: Layout, settings: Settings, show: Progress) -> None
         how = "`labkit logs prometheus` names the mistake in its configuration."
         request("POST", f"{url}/-/reload", timeout_s=_RELOAD_TIMEOUT_S, how=how)
 
-        def waiting() -> list[str]:
-            targets = get_json(f"{url}/api/v1/targets", params={"state": "active"})["data"]["activeTargets"]
-            return [t["labels"]["instance"] for t in targets if t["health"] != "up"] if targets else ["any target"]
-
-        wait_until(waiting, "every target is up", timeout_s=_TARGETS_TIMEOUT_S, ready=lambda names: not names)
+        _wait_for_targets(url)
         now.detail = "every target is up"
+
+
+def _wait_for_targets(url: str) -> None:
+    """Until the last scrape of every target of the Prometheus at *url* succeeded."""
+
+    def waiting() -> list[str]:
+        targets = get_json(f"{url}/api/v1/targets", params={"state": "active"})["data"]["activeTargets"]
+        return [t["labels"]["instance"] for t in targets if t["health"] != "up"] if targets else ["any target"]
+
+    wait_until(waiting, "every target is up", timeout_s=_TARGETS_TIMEOUT_S, ready=lambda names: not names)
 
 
 def _first_ports(ports: Mapping[str, Mapping[str, int]]) -> dict[str, int]:

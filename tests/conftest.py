@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 _LOWEST, _HIGHEST = 8080, 16379
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever must see the lab at some age comes last: by then it has it, and nobody waits."""
+    items.sort(key=lambda item: item.get_closest_marker("late") is not None)
+
+
 def free_offset() -> int:
     """A port offset at which a whole lab finds its ports free, below those of outgoing connections (32768 up)."""
     for _ in range(50):

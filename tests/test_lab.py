@@ -100,6 +100,7 @@ def test_live_customers_ask_at_the_nominal_rate(lab: Lab) -> None:
     assert rate == pytest.approx(sum(LIVE_RATES_PER_S.values()), rel=0.05)
 
 
+@pytest.mark.late
 def test_the_seam_between_past_and_present_does_not_show(lab: Lab) -> None:
     """The 5-minute rate stays within 5 % of the live rate while its window moves over the first scrape."""
     ask = lab.prometheus
@@ -192,6 +193,7 @@ def test_one_replica_can_be_restarted_as_a_pod_is(lab: Lab) -> None:
     assert after.pid["catalog-1"] != before["catalog-1"]
     assert after.ready["catalog-1"]
     assert after.pid["gateway"] == before["gateway"]
+    lab.reset(progress=silent)
 
 
 def test_connect_joins_without_owning(lab: Lab) -> None:

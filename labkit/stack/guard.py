@@ -27,7 +27,7 @@ from labkit.stack.state import State, kill_all, lab_age_s, lab_processes, resume
 __all__ = ["end_lab", "main", "verdict"]
 
 _EVERY_S = 0.5
-_SUPERVISOR_GRACE_S = 12
+_SUPERVISOR_GRACE_S = 10
 _ORPHAN_GRACE_S = 3
 _LOCK_TIMEOUT_S = 150
 
@@ -67,10 +67,12 @@ def end_lab(state: State, reason: str) -> list[str]:
         Command names of processes that could not be ended; an empty list is the rule.
     """
     if state.supervisor is not None and state.supervisor.alive():
-        # On SIGTERM supervisord stops its children in order, which lets databases close their files.
-        supervisor = psutil.Process(state.supervisor.pid)
+        from labkit.stack.supervisor import Supervisor  # noqa: PLC0415  (the guard itself stays small)
+
         resume_all(lab_processes(state.lab_id))
-        kill_all([supervisor], grace_s=_SUPERVISOR_GRACE_S)
+        # It stops its children by SIGTERM first, which lets databases close their files.
+        Supervisor(Path(state.run_dir)).shutdown(timeout_s=_SUPERVISOR_GRACE_S)
+        kill_all([psutil.Process(state.supervisor.pid)] if state.supervisor.alive() else [], grace_s=_ORPHAN_GRACE_S)
     left = kill_all(lab_processes(state.lab_id), grace_s=_ORPHAN_GRACE_S)
     state.end(reason)
     return [process.name() for process in left]

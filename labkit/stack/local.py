@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -162,7 +162,9 @@ class LocalRuntime:
         """The layout of a lab that runs."""
         components = profile_components(state.profile, self.catalogue)
         programs, _ = acquire_all([c for name, c in components.items() if name not in state.missing], self.settings)
-        return Layout(components, programs, self.settings)
+        # The lab may have been started with another offset or seed than this process has in its settings.
+        settings = replace(self.settings, port_offset=state.port_offset, seed=state.seed, profile=state.profile)
+        return Layout(components, programs, settings)
 
     def restart(self, name: str) -> None:
         """Stop and start one instance, and wait until it is ready again."""

@@ -18,6 +18,7 @@ from supervisor.xmlrpc import SupervisorTransport
 
 from labkit._proc import run
 from labkit._wait import wait_until
+from labkit.errors import NotReady
 from labkit.stack.download import write_atomically
 from labkit.stack.plan import Instance, Layout, socket_dir
 
@@ -74,6 +75,9 @@ class Supervisor:
         """Whether supervisord answers."""
         try:
             self._call("getState")
+        except xmlrpc.client.Fault:
+            # While it shuts down it answers every question with a fault.
+            return True
         except _UNREACHABLE:
             return False
         return True
@@ -90,7 +94,7 @@ class Supervisor:
         """Every process that supervisord knows, by name; empty when supervisord is not there."""
         try:
             found: list[dict[str, Any]] = self._call("getAllProcessInfo")
-        except _UNREACHABLE:
+        except (*_UNREACHABLE, xmlrpc.client.Fault):
             return {}
         return {
             info["name"]: ProcessInfo(
@@ -103,11 +107,17 @@ class Supervisor:
             for info in found
         }
 
-    def shutdown(self) -> None:
-        """Ask supervisord to stop everything and end; does not wait.  Nothing happens if it is gone."""
+    def shutdown(self, *, timeout_s: float) -> None:
+        """
+        Ask supervisord to stop everything and end, and wait until it does not answer any more.
+
+        Gives up after *timeout_s* seconds; nothing happens if it is gone.
+        """
         try:
             self._call("shutdown")
-        except _UNREACHABLE:
+            # Left alone it looks around once a second; each question makes it look at once.
+            wait_until(lambda: not self.alive(), "supervisord has ended", timeout_s=timeout_s, every_s=0.03)
+        except (*_UNREACHABLE, xmlrpc.client.Fault, NotReady):
             return
 
     def _call(self, method: str, *args: Any) -> Any:

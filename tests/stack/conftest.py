@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import random
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -12,6 +12,7 @@ import pytest
 
 from labkit.settings import Settings, load_settings
 from labkit.stack.local import LocalRuntime
+from labkit.stack.ports import port_is_free
 from labkit.stack.state import State, kill_all, lab_processes
 
 # An HTTP server in one line of Python; `-c` programs behave as a component would.
@@ -43,6 +44,15 @@ ports: {}
 ready: {running_s: 0, within_s: 20}
 argv: ["@{python}", -m, labkit.stack.guard, "@{run}"]
 """
+
+
+def _free_offset() -> int:
+    """An offset at which the ports of the small catalogue are free."""
+    return next(
+        offset
+        for offset in random.sample(range(2_000, 20_000, 10), 500)
+        if all(port_is_free(port + offset) for port in (8900, 8901, 8950))
+    )
 
 
 def component(
@@ -78,7 +88,7 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         folder.mkdir(exist_ok=True)
         for name, text in {"web": WEB, "guard": GUARD, **components}.items():
             (folder / f"{name}.yaml").write_text(text)
-        offset = port_offset if port_offset is not None else 10_000 + os.getpid() % 10_000
+        offset = port_offset if port_offset is not None else _free_offset()
         settings = load_settings({"run_dir": run_dir or tmp_path / "lab", "port_offset": offset})
         made.append(settings)
         return LocalRuntime(settings, catalogue=folder)
