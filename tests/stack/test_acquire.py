@@ -247,6 +247,19 @@ def test_a_release_that_does_not_run_is_not_kept(site: ReleaseSite, settings: Se
     assert kept(settings) == []
 
 
+def test_an_archive_that_leads_out_of_its_folder_is_refused(site: ReleaseSite, settings: Settings) -> None:
+    """A name with `..` is an attack or a broken archive: nothing is written outside, nothing is kept."""
+    path = publish(site)
+    name = path.rsplit("/", 1)[-1]
+    site.publish("v2.4.1", name, tarball("gadget/../../../outside", "gadget", GOOD))
+
+    with pytest.raises(ToolMissing, match="leads out of its folder"):
+        acquire(gadget(site), settings)
+
+    assert list(settings.cache_dir.parent.rglob("outside")) == []
+    assert kept(settings) == []
+
+
 def test_the_error_lists_every_source_and_what_to_do(site: ReleaseSite, settings: Settings) -> None:
     """`ToolMissing` says what was tried, in order, and ends with the remedy."""
     with pytest.raises(ToolMissing) as caught:
