@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import subprocess
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from labkit.errors import CommandFailed, ToolMissing
 
-__all__ = ["run", "stop_running", "tail"]
+__all__ = ["given_up", "run", "stop_running", "stopping_on_error", "tail"]
 
 _TAIL_LINES = 12
 _running: set[subprocess.Popen[str]] = set()
+_stopping = threading.Event()
 
 
 def run(
@@ -78,6 +81,28 @@ def run(
             args, returncode=process.returncode, took_s=took_s, stderr_tail=tail(stderr.strip() or stdout), how=how
         )
     return stdout
+
+
+@contextmanager
+def stopping_on_error() -> Iterator[None]:
+    """
+    While the block works in several threads: an error or Ctrl-C in it ends what those threads wait for.
+
+    Programs that `run` started are terminated, and `given_up` is true until the next such block, so that loops in
+    threads can end too.  Only the main thread hears Ctrl-C; without this it would wait for the others.
+    """
+    _stopping.clear()
+    try:
+        yield
+    except BaseException:
+        _stopping.set()
+        stop_running()
+        raise
+
+
+def given_up() -> bool:
+    """Whether work in threads should end now; see `stopping_on_error`."""
+    return _stopping.is_set()
 
 
 def stop_running() -> None:

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from labkit._proc import run
+from labkit._proc import given_up, run, stopping_on_error
 from labkit.errors import CommandFailed, DownloadFailed, LabkitError, NoSpace, ToolMissing
 from labkit.settings import Settings
 from labkit.stack import apt, golang
@@ -102,6 +102,8 @@ def acquire(component: Component, settings: Settings, progress: Progress = silen
         if installed is not None:
             return installed
         for source in program.sources:
+            if given_up():
+                break
             reason = _unusable(source)
             if reason is None:
                 what, start = f"get {component.title}: {_describe(source)}", time.monotonic()
@@ -139,7 +141,7 @@ def acquire_all(
         except LabkitError as error:
             missing[component.name] = error
 
-    with ThreadPoolExecutor(max_workers=max(1, len(wanted))) as pool:
+    with ThreadPoolExecutor(max_workers=max(1, len(wanted))) as pool, stopping_on_error():
         list(pool.map(one, wanted))
     return found, missing
 

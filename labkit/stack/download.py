@@ -15,6 +15,7 @@ import requests
 import urllib3
 from filelock import FileLock
 
+from labkit._proc import given_up
 from labkit.errors import ChecksumMismatch, DownloadFailed, NoSpace
 
 __all__ = ["check_space", "fetch_verified", "mirrored"]
@@ -120,6 +121,8 @@ def _fetch(address: str, target: Path) -> str:
         chunks, expected_size = _open(address)
         with part.open("wb") as file:
             for chunk in chunks:
+                if given_up():
+                    raise DownloadFailed(address, reason="interrupted", how="Try again.")
                 file.write(chunk)
                 digest.update(chunk)
                 size += len(chunk)

@@ -215,11 +215,7 @@ class LocalRuntime:
         settings = self.settings
         components = profile_components(settings.profile, self.catalogue)
         check_space("The lab", self.run_dir, _RUN_DIR_MB)
-        try:
-            programs, missing = acquire_all(components.values(), settings, progress)
-        except KeyboardInterrupt:
-            stop_running()
-            raise
+        programs, missing = acquire_all(components.values(), settings, progress)
         for name, error in missing.items():
             if components[name].required:
                 raise error

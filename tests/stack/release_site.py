@@ -8,7 +8,7 @@ import io
 import tarfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 __all__ = ["ReleaseSite", "serve", "tarball"]
 
@@ -25,11 +25,12 @@ def tarball(folder: str, name: str, script: str) -> bytes:
 
 
 class ReleaseSite:
-    """What the server has (`files` by path), which paths end half way (`cut`), what was requested (`asked`)."""
+    """What the server has by path, which paths end half way (`cut`) or trickle (`slow`), and what was `asked`."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.cut: set[str] = set()
+        self.slow: set[str] = set()
         self.asked: list[str] = []
         self.url = ""
 
@@ -55,7 +56,18 @@ def serve() -> Iterator[ReleaseSite]:
             self.send_response(200)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(content[: len(content) // 2] if self.path in site.cut else content)
+            if self.path in site.slow:
+                self._trickle(content)
+            else:
+                self.wfile.write(content[: len(content) // 2] if self.path in site.cut else content)
+
+        def _trickle(self, content: bytes) -> None:
+            """Ten kilobytes a second, until the other side has enough."""
+            pause = threading.Event()
+            with suppress(OSError):
+                for start in range(0, len(content), 1000):
+                    self.wfile.write(content[start : start + 1000])
+                    pause.wait(0.1)
 
         def log_message(self, *_args: object) -> None:
             """Say nothing."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from labkit._proc import run
+from labkit._wait import wait_until
 from labkit.errors import ChecksumMismatch, DownloadFailed, NoSpace, ToolMissing
 from labkit.settings import Settings, load_settings
 from labkit.stack import apt
@@ -18,6 +21,7 @@ from labkit.stack.acquire import acquire, acquire_all, find, remedy
 from labkit.stack.catalogue import Component
 from labkit.stack.download import check_space, fetch_verified, mirrored
 from labkit.stack.progress import Event
+from tests.stack.conftest import run_in_background
 from tests.stack.release_site import ReleaseSite, serve, tarball
 
 GOOD = "#!/bin/sh\necho 'gadget, version 2.4.1'\n"
@@ -244,6 +248,30 @@ def test_a_release_that_does_not_run_is_not_kept(site: ReleaseSite, settings: Se
     with pytest.raises(ToolMissing):
         acquire(gadget(site), settings)
 
+    assert kept(settings) == []
+
+
+FETCH = """
+    import sys
+    from pathlib import Path
+    from labkit.settings import load_settings
+    from labkit.stack.acquire import acquire_all
+    from labkit.stack.catalogue import Component
+    gadget = Component.model_validate_json(sys.argv[1])
+    acquire_all([gadget], load_settings({"cache_dir": Path(sys.argv[2])}))
+"""
+
+
+def test_ctrl_c_in_the_middle_of_a_download_ends_it_at_once(site: ReleaseSite, settings: Settings) -> None:
+    """The download runs in a thread, which does not hear Ctrl-C: it is told, and keeps nothing."""
+    site.slow.add(publish(site, GOOD + "# " + "".join(random.choices("abcdefgh", k=400_000))))
+    argv = run_in_background(FETCH, gadget(site).model_dump_json(), str(settings.cache_dir))
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        wait_until(lambda: len(site.asked) == 2, "the download has begun", timeout_s=30)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+
+    assert "KeyboardInterrupt" in said
     assert kept(settings) == []
 
 

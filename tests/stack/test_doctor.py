@@ -17,6 +17,7 @@ from labkit.stack import doctor
 from labkit.stack.acquire import find
 from labkit.stack.catalogue import load_catalogue
 from labkit.stack.doctor import Report, examine
+from tests.conftest import free_offset
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     tools.mkdir()
     monkeypatch.setenv("PATH", str(tools))
     monkeypatch.setattr("labkit.stack.acquire._MORE_FOLDERS", ())
-    return load_settings({"cache_dir": tmp_path / "cache", "port_offset": 9000})
+    return load_settings({"cache_dir": tmp_path / "cache", "port_offset": free_offset()})
 
 
 def verdicts(report: Report) -> dict[str, str]:
