@@ -149,7 +149,7 @@ class ConfigInvalid(SetupError, ValueError):
         self.source, self.problems, self.how = source, list(problems), how
         count = "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
         listed = "".join(f"\n  - {problem}" for problem in problems)
-        super().__init__(f"{source} has {count}:{listed}" + (f"\n{how}" if how else ""))
+        super().__init__(f"{source}: {count}.{listed}" + (f"\n{how}" if how else ""))
 
 
 class NotReady(LabkitError, TimeoutError):

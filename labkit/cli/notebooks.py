@@ -72,7 +72,8 @@ def list_notebooks() -> None:
     from labkit.course import editions  # noqa: PLC0415
 
     for source in editions.sources():
-        typer.echo(source.stem)
+        title = next(line for line in source.read_text(encoding="utf-8").splitlines() if line.startswith("# "))
+        typer.echo(f"{title.removeprefix('# ')}")
 
 
 def build() -> None:
@@ -90,6 +91,8 @@ def check() -> None:
     drifts = editions.check()
     for drift in drifts:
         typer.echo(f" ✗ {drift}")
+    if not drifts:
+        typer.echo(" ✓ every edition is in step with its source")
     raise typer.Exit(1 if drifts else 0)
 
 

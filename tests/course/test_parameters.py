@@ -49,7 +49,7 @@ def test_every_mistake_is_listed_with_the_nearest_name(path: Path) -> None:
         resolve(declared(path), {"sed": 1, "seed": "many", "lab": "lokal", "slow": "perhaps"}, notebook="typed")
 
     assert str(raised.value).splitlines() == [
-        "The parameters for typed has 4 mistakes:",
+        "The parameters for typed: 4 mistakes.",
         "  - 'sed' is not a parameter of it; did you mean 'seed'?",
         "  - lab: expected one of local, got 'lokal'; did you mean 'local'?",
         "  - seed: expected a whole number, got 'many'",

@@ -67,7 +67,7 @@ def test_every_mistake_of_a_file_is_reported_at_once(tmp_path: Path) -> None:
     """Two mistakes, two lines of the message."""
     write(tmp_path, web=WEB.replace("memory_mb: 10", "memory_mb: ten").replace("about: answers\n", ""))
 
-    with pytest.raises(ConfigInvalid, match="has 2 mistakes") as caught:
+    with pytest.raises(ConfigInvalid, match=": 2 mistakes") as caught:
         load_catalogue(tmp_path)
 
     assert "`about` is missing" in str(caught.value)
