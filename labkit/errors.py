@@ -245,7 +245,9 @@ class QueryRejected(QueryError, ValueError):
 class NoData(QueryError, LookupError):
     """The query is fine and nothing matches it.  No data is not zero."""
 
-    def __init__(self, query: str, *, start: datetime, end: datetime, nearest: str = "") -> None:
+    def __init__(
+        self, query: str, *, start: datetime, end: datetime, nearest: str = "", what: str = "series"
+    ) -> None:
         self.query, self.start, self.end, self.nearest = query, start, end, nearest
         span = (
             f"at {start:%Y-%m-%d %H:%M:%S}"
@@ -253,7 +255,7 @@ class NoData(QueryError, LookupError):
             else f"between {start:%Y-%m-%d %H:%M} and {end:%Y-%m-%d %H:%M}"
         )
         super().__init__(
-            f"`{query}` returned no series {span} UTC."
+            f"`{query}` returned no {what} {span} UTC."
             + (f"\n{nearest}" if nearest else "")
             + "\nNo data is not zero: decide which you mean before dividing by it."
         )

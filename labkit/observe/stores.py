@@ -1,0 +1,137 @@
+"""
+What a store of logs and a store of traces can be asked, whoever keeps them.
+
+Two implementations of each answer with the same frames and pass the same tests (`tests/observe/contract_*.py`):
+the embedded store (`logs.py`, `traces.py`), and OpenSearch and Jaeger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+import pandas as pd
+
+__all__ = ["LOG_COLUMNS", "SPAN_COLUMNS", "TRACE_COLUMNS", "LogStore", "TraceStore"]
+
+LOG_COLUMNS = ("time", "service", "level", "message", "trace_id", "span_id")
+SPAN_COLUMNS = ("trace_id", "span_id", "parent_id", "service", "operation", "start", "duration_s", "error")
+TRACE_COLUMNS = ("trace_id", "service", "operation", "start", "duration_s", "spans", "error")
+
+
+class LogStore(Protocol):
+    """A store of log lines.  Instants are timezone-aware; an interval includes its start and not its end."""
+
+    def search(
+        self,
+        text: str = "",
+        *,
+        service: str | None = None,
+        level: str | None = None,
+        trace_id: str | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        limit: int = 100,
+    ) -> pd.DataFrame:
+        """
+        The newest *limit* matching lines, oldest first.
+
+        Args:
+            text: a part of the message, in any case; "" for all.
+            service: its exact name; None for any.
+            level: exactly, as in `error`; None for any.
+            trace_id: lines of this trace only; None for any.
+            start: an hour before *end* if None.
+            end: now if None.
+            limit: most rows, from 1 to 10,000.
+
+        Returns:
+            `LOG_COLUMNS`, then one column per field of the lines found; "" is no trace or span.
+
+        Raises:
+            NoData: no line matches; names the nearest service or level that has lines.
+            RequestFailed: the store does not answer.
+        """
+        ...
+
+    def aggregate(
+        self,
+        by: Sequence[str] = ("service",),
+        *,
+        step_s: float = 60,
+        text: str = "",
+        service: str | None = None,
+        level: str | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+    ) -> pd.DataFrame:
+        """
+        How many lines there were in each step.
+
+        Returns:
+            Index `time` (UTC, start of each step, complete grid), one column per combination of *by* (`service`,
+            `level`), counts as float64.  A step without a line of a combination that has lines is 0: the store
+            holds everything of the interval, so nothing was logged.
+
+        Raises:
+            NoData, RequestFailed: as `search`.
+        """
+        ...
+
+    def errors_per_minute(self, *, start: datetime | None = None, end: datetime | None = None) -> pd.DataFrame:
+        """Lines of level `error` per minute and service, as `aggregate`."""
+        ...
+
+    def services(self) -> list[str]:
+        """The services that have lines, sorted."""
+        ...
+
+
+class TraceStore(Protocol):
+    """A store of spans.  Instants are timezone-aware; an interval includes its start and not its end."""
+
+    def search(
+        self,
+        service: str | None = None,
+        operation: str | None = None,
+        *,
+        min_duration_s: float = 0,
+        error: bool | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        limit: int = 20,
+    ) -> pd.DataFrame:
+        """
+        The newest *limit* traces with a span that matches everything given.
+
+        Returns:
+            `TRACE_COLUMNS`, newest first: service and operation of the root span, its `start`, seconds from the
+            first start to the last end, number of spans, whether any failed.
+
+        Raises:
+            NoData: no trace matches; names the nearest service or operation that has spans.
+            RequestFailed: the store does not answer.
+        """
+        ...
+
+    def trace(self, trace_id: str) -> pd.DataFrame:
+        """
+        Every span of one trace, by start.
+
+        Returns:
+            `SPAN_COLUMNS`, then one column per attribute; `parent_id` of a root is "".
+
+        Raises:
+            NoData: the store has no span of it.
+            RequestFailed: the store does not answer.
+        """
+        ...
+
+    def services(self) -> list[str]:
+        """The services that have spans, sorted."""
+        ...
+
+    def dependencies(self, *, start: datetime | None = None, end: datetime | None = None) -> pd.DataFrame:
+        """Who calls whom: `parent`, `child`, `calls` in the interval (the last hour if None); empty if nobody does."""
+        ...
