@@ -42,8 +42,8 @@ def test_everything_of_the_profile_is_ready(lab: Lab) -> None:
     status = lab.status()
 
     assert sorted(status.index) == sorted(
-        ["alertmanager", "blackbox-exporter", "cart", "catalog-1", "catalog-2", "gateway", "guard", "load", "mariadb",
-         "node-exporter", "orders", "payments-1", "payments-2", "prometheus", "redis", "toxiproxy", "worker"]
+        ["alertmanager", "blackbox-exporter", "cart", "catalog-1", "catalog-2", "exporter", "gateway", "guard", "load",
+         "mariadb", "node-exporter", "orders", "payments-1", "payments-2", "prometheus", "redis", "toxiproxy", "worker"]
     )  # fmt: skip
     assert status.ready.all(), status
 
@@ -74,9 +74,9 @@ def test_prometheus_scrapes_every_target(lab: Lab) -> None:
     """Each replica of the shop and each exporter is a target that is up."""
     up = lab.prometheus.targets()
 
-    assert len(up) == 12
+    assert len(up) == 13
     assert set(up["health"]) == {"up"}
-    assert lab.prometheus.value("count(up == 1)") == 12
+    assert lab.prometheus.value("count(up == 1)") == 13
 
 
 def test_the_probe_from_outside_succeeds(lab: Lab) -> None:

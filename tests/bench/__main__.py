@@ -20,7 +20,7 @@ import psutil
 
 from labkit.settings import load_settings
 from labkit.stack.acquire import find_program
-from tests.bench import lab, series
+from tests.bench import exporter, lab, series
 
 Row = dict[str, Any]
 
@@ -36,6 +36,7 @@ def program(name: str) -> Path:
 GROUPS: dict[str, Callable[[Path], list[Row]]] = {
     "fresh": lab.fresh_machine,
     "up": lab.start_and_memory,
+    "exporter": exporter.rows,
     "series": lambda folder: series.rows(program, folder),
 }
 

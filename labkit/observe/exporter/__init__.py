@@ -1,0 +1,1 @@
+"""The exporter: machine, MariaDB, Redis and business figures for Prometheus (`python -m labkit.observe.exporter`)."""
