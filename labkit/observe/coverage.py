@@ -180,7 +180,9 @@ def _alerted(prometheus: Prometheus, moment: datetime | None) -> set[str]:
 
 
 # A selector: a name and, perhaps, matchers.  Names of functions are followed by "(", keywords are listed.
-_SELECTOR = re.compile(r"(?<![\w:\"$@])([a-zA-Z_:][\w:]*)\s*(\{[^}]*\})?(?!\s*\(|[\w:])")
+_STRING = r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\''
+_MATCHERS = rf"\{{(?:[^}}\"\']|{_STRING})*\}}"
+_SELECTOR = re.compile(rf"(?<![\w:\"$@])([a-zA-Z_:][\w:]*)\s*({_MATCHERS})?(?!\s*\(|[\w:])")
 _NOT_A_NAME = {
     "by", "without", "on", "ignoring", "group_left", "group_right", "offset", "bool", "and", "or", "unless", "inf",
     "nan", "start", "end",
@@ -195,16 +197,19 @@ def selectors(promql: str) -> list[str]:
     >>> selectors('sum by (service) (rate(a_total{s="x"}[1m])) / on (b) up > 0.5')
     ['a_total{s="x"}', 'up']
     """
-    plain = _GROUPING.sub(" ", promql)
-    plain = re.sub(r"\[[^\]]*\]", " ", plain)
-    found = [(m[1], m[2] or "") for m in _SELECTOR.finditer(_blank_strings_outside(plain))]
+    plain = "".join(
+        part if part.startswith("{") else _without_strings_and_groupings(part)
+        for part in re.split(f"({_MATCHERS})", promql)
+    )
+    found = [(m[1], m[2] or "") for m in _SELECTOR.finditer(plain)]
     return list(dict.fromkeys(name + matchers for name, matchers in found if name.lower() not in _NOT_A_NAME))
 
 
-def _blank_strings_outside(promql: str) -> str:
-    """The text with strings outside of braces blanked: those of label_replace are no names."""
-    parts = re.split(r"(\{[^}]*\})", promql)
-    return "".join(part if part.startswith("{") else re.sub(r'"[^"]*"', '""', part) for part in parts)
+def _without_strings_and_groupings(text: str) -> str:
+    """Outside of matchers strings, label lists and ranges name no series."""
+    for pattern in (_STRING, _GROUPING.pattern, r"\[[^\]]*\]"):
+        text = re.sub(pattern, " ", text)
+    return text
 
 
 def _services_behind(promql: str, prometheus: Prometheus, moment: datetime | None) -> set[str]:

@@ -20,7 +20,7 @@ import psutil
 
 from labkit.settings import load_settings
 from labkit.stack.acquire import find_program
-from tests.bench import exporter, lab, series
+from tests.bench import dashboard, exporter, lab, series
 
 Row = dict[str, Any]
 
@@ -38,6 +38,7 @@ GROUPS: dict[str, Callable[[Path], list[Row]]] = {
     "up": lab.start_and_memory,
     "exporter": exporter.rows,
     "series": lambda folder: series.rows(program, folder),
+    "dashboard": lambda folder: dashboard.rows(program, folder),
 }
 
 
