@@ -10,14 +10,17 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import aiohttp
+from opentelemetry.trace import Span
 
 from labkit.shop.balancer import Balancer, RetryBudget, Target
 from labkit.shop.flags import FlagSet
 from labkit.shop.logs import REQUEST_ID
 from labkit.shop.metrics import Telemetry
 from labkit.shop.server import REQUEST_ID_HEADER, Refused
+from labkit.shop.tracing import trace_headers
 
 __all__ = ["Answer", "Client", "Upstream"]
 
@@ -33,6 +36,7 @@ class Client:
     """What all upstreams of one service share: the connections and the metrics."""
 
     def __init__(self, telemetry: Telemetry) -> None:
+        self.tracing = telemetry.tracing
         self.calls = telemetry.counter(
             "http_client_requests_total", "Calls to other services, each attempt counted.", "target", "outcome"
         )
@@ -132,7 +136,7 @@ class Upstream:
             if target is None:
                 raise Refused(503, f"no replica of {self.service} is ready", upstream=self.service)
             try:
-                return await self._attempt(target, method, path, body)
+                return await self._traced(target, method, path, body, len(tried))
             except Refused:
                 tried.append(target)
                 if not repeatable or not self._may_retry(len(tried)):
@@ -152,12 +156,27 @@ class Upstream:
             self._client.refused_retries.labels(self.service).inc()
         return allowed
 
-    async def _attempt(self, target: Target, method: str, path: str, body: Any) -> Answer:
+    async def _traced(self, target: Target, method: str, path: str, body: Any, resend: int) -> Answer:
+        address = urlsplit(target.url)
+        attributes: dict[str, str | int] = {
+            "http.request.method": method,
+            "server.address": address.hostname or "",
+            "server.port": address.port or 80,
+            "peer.service": self.service,
+            "labkit.target": target.name,
+        }
+        if resend:
+            attributes["http.request.resend_count"] = resend
+        with self._client.tracing.below(f"{method} {self.service}", attributes) as span:
+            return await self._attempt(target, method, path, body, span)
+
+    async def _attempt(self, target: Target, method: str, path: str, body: Any, span: Span) -> Answer:
         start = time.perf_counter()
         target.in_flight += 1
         outcome = "abandoned"
         try:
             answer = await self._exchange(target, method, path, body)
+            span.set_attribute("http.response.status_code", answer.status)
             outcome = "ok" if answer.status < 400 else "refused" if answer.status < 500 else "error"
         except TimeoutError as error:
             outcome = "timeout"
@@ -183,7 +202,7 @@ class Upstream:
 
     async def _exchange(self, target: Target, method: str, path: str, body: Any) -> Answer:
         unlimited = self._no_timeout_flag and self._flags.on(self._no_timeout_flag)
-        headers = {REQUEST_ID_HEADER: REQUEST_ID.get() or ""}
+        headers = {REQUEST_ID_HEADER: REQUEST_ID.get() or "", **trace_headers()}
         # The limit is on everything, the wait for a connection included.
         async with (
             asyncio.timeout(None if unlimited else self._timeout_s),

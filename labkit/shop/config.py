@@ -8,6 +8,7 @@ Configuration of a service: environment variables only, one table, every mistake
 from __future__ import annotations
 
 import difflib
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -63,6 +64,8 @@ class Config:
     mariadb: MariaDbUrl | None
     queue_cap: int
     orders_keep: int
+    otlp_url: str
+    trace_share: float
 
 
 def _text(value: str) -> str:
@@ -79,6 +82,16 @@ def _count(value: str) -> int:
     if not value.isdigit() or int(value) < 1:
         raise ValueError(f"expected a whole number from 1 up, got {value!r}")
     return int(value)
+
+
+def _share(value: str) -> float:
+    try:
+        share = float(value)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share <= 1:
+        raise ValueError(f"expected a fraction from 0 to 1, got {value!r}")
+    return share
 
 
 def _url(*schemes: str) -> Callable[[str], str]:
@@ -157,6 +170,8 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("SHOP_STATE_FILE", Path, None, "file that keeps flags and version over a restart; not set: they are lost"),
     Variable("SHOP_LOG_LEVEL", _level, "INFO", "debug, info, warning or error"),
     Variable("SHOP_ACCESS_LOG_EVERY", _count, 100, "one line per this many good requests; failures always have one"),
+    Variable("SHOP_OTLP_URL", _url("http", "https"), "", "address that spans are sent to; not set: no traces"),
+    Variable("SHOP_TRACE_SHARE", _share, 1.0, "share of traces that are kept, 0 to 1, decided where a trace begins"),
     Variable("SHOP_CATALOG_URLS", _urls, (), "replicas of catalog, separated by commas", _GATEWAY, required=True),
     Variable("SHOP_PAYMENTS_URLS", _urls, (), "replicas of payments, separated by commas", _GATEWAY, required=True),
     Variable("SHOP_CART_URL", _url("http"), "", "address of cart", _GATEWAY, required=True),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
 import aiomysql
@@ -45,14 +45,14 @@ class Connection:
         Raises:
             Refused: 503, when MariaDB failed or took longer than `STATEMENT_S` seconds.
         """
-        with self._database.measured(name):
+        with self._database.traced(name, sql):
             async with asyncio.timeout(STATEMENT_S), self.raw.cursor(aiomysql.DictCursor) as cursor:
                 await cursor.execute(sql, values)
                 return list(await cursor.fetchall())
 
     async def run_many(self, name: str, sql: str, rows: Sequence[Sequence[object]]) -> None:
         """Execute one statement for each of *rows*; as `run` otherwise."""
-        with self._database.measured(name):
+        with self._database.traced(name, sql):
             async with asyncio.timeout(STATEMENT_S), self.raw.cursor() as cursor:
                 await cursor.executemany(sql, rows)
 
@@ -71,6 +71,7 @@ class Database:
             raise ValueError("a service on MariaDB needs SHOP_MARIADB_URL; load_config sees to that")
         self._url = url
         self._pool: Any = None
+        self._tracing = telemetry.tracing
         self._waiting = 0
         self._queries = telemetry.counter("db_queries_total", "Statements sent to MariaDB.", "query", "outcome")
         self._durations = telemetry.histogram("db_query_duration_seconds", "Time of a statement.", "query")
@@ -148,6 +149,12 @@ class Database:
     async def check(self) -> None:
         """Raise Refused unless MariaDB answers."""
         await self.run("check", "SELECT 1")
+
+    @contextmanager
+    def traced(self, name: str, sql: str) -> Iterator[None]:
+        """As `measured`, with a span of the statement *sql*."""
+        with self._tracing.statement(name, sql), self.measured(name):
+            yield
 
     def measured(self, name: str, *, only_failures: bool = False) -> _Measured:
         """Count and time what the block does, and turn a failure into an answer (503) that says which."""

@@ -71,6 +71,7 @@ FLAGS: tuple[Flag, ...] = (
     ),
     Flag("shallow_readiness", False, "/readyz says ready without asking what the service needs", weakness=True),
     Flag("access_log", False, "one log line for every request instead of a sample"),
+    Flag("tracing", True, "spans and exemplars are made, where SHOP_OTLP_URL says where spans go"),
     Flag("page_size", 20, "products on one page of the list", "catalog", allowed=tuple(range(1, 101))),
 )
 

@@ -9,6 +9,8 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
+from opentelemetry import trace
+
 from labkit.shop.config import Config
 
 __all__ = ["REQUEST_ID", "log", "set_up_logs"]
@@ -34,13 +36,22 @@ class JsonFormatter(logging.Formatter):
             **self._constant,
             "message": record.getMessage(),
             "request_id": REQUEST_ID.get(),
-            "trace_id": None,
-            "span_id": None,
+            **_present_span(),
             **getattr(record, "fields", {}),
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str, ensure_ascii=False)
+
+
+def _present_span() -> dict[str, str | None]:
+    context = trace.get_current_span().get_span_context()
+    if not context.is_valid:
+        return {"trace_id": None, "span_id": None}
+    return {
+        "trace_id": trace.format_trace_id(context.trace_id),
+        "span_id": trace.format_span_id(context.span_id),
+    }
 
 
 def set_up_logs(config: Config) -> None:

@@ -16,6 +16,8 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 
+from labkit.shop.tracing import Tracing
+
 __all__ = ["DURATION_BUCKETS_S", "Telemetry"]
 
 # Few, and where objectives are: every bound is a series per endpoint and replica.
@@ -40,6 +42,7 @@ class Telemetry:
     def __init__(self, version: str) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
+        self.tracing = Tracing()
         ProcessCollector(registry=self.registry)
         self._requests = self.counter(
             "http_requests_total", "Requests that were answered.", "method", "endpoint", "status"
@@ -77,6 +80,7 @@ class Telemetry:
         self._build.remove(self._version)
         self._build.labels(version).set(1)
         self._version = version
+        self.tracing.version_changed(version)
 
     def request_done(
         self, method: str, endpoint: str, status: int, duration_s: float, exemplar: dict[str, str] | None = None

@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from labkit.shop.metrics import Telemetry
 from labkit.shop.names import QUEUES
 from labkit.shop.server import Refused
+from labkit.shop.tracing import trace_headers
 
 __all__ = ["Store"]
 
@@ -46,6 +47,7 @@ class Store:
             retry=Retry(NoBackoff(), 0),
         )
         self.redis: Any = Redis(connection_pool=self._pool)
+        self._tracing = telemetry.tracing
         self._commands = telemetry.counter("redis_commands_total", "Exchanges with Redis.", "operation", "outcome")
         connections = telemetry.gauge("redis_pool_connections", "Connections to Redis by state.", "state")
         connections.labels("used").set_function(lambda: len(self._pool._in_use_connections))  # noqa: SLF001
@@ -63,11 +65,12 @@ class Store:
     @contextmanager
     def measured(self, operation: str) -> Iterator[None]:
         """Count the exchange in the block, and turn a failure into an answer (503) that says which."""
-        try:
-            yield
-        except (RedisError, OSError, TimeoutError) as error:
-            self._commands.labels(operation, "error").inc()
-            raise Refused(503, f"Redis failed at `{operation}`: {error}") from error
+        with self._tracing.command(operation):
+            try:
+                yield
+            except (RedisError, OSError, TimeoutError) as error:
+                self._commands.labels(operation, "error").inc()
+                raise Refused(503, f"Redis failed at `{operation}`: {error}") from error
         self._commands.labels(operation, "ok").inc()
 
     async def lengths(self) -> dict[str, int]:
@@ -95,6 +98,6 @@ class Store:
             pipe = self.redis.pipeline(transaction=False)
             for queue, job in jobs.items():
                 if accepted[queue]:
-                    pipe.lpush(queue, json.dumps({**job, "queued": time.time()}))
+                    pipe.lpush(queue, json.dumps({**job, **trace_headers(), "queued": time.time()}))
             await pipe.execute()
         return accepted

@@ -17,10 +17,12 @@ from uuid import uuid4
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from opentelemetry.trace import Span
 
 from labkit.shop.admin import admin_app
 from labkit.shop.logs import REQUEST_ID, log
 from labkit.shop.state import Replica
+from labkit.shop.tracing import TEXT_LIMIT, exemplar, fail
 
 __all__ = ["Refused", "Service", "body_of", "run_service"]
 
@@ -113,6 +115,15 @@ class Service:
         if endpoint in _PROBES:
             await self.replica.faults.meet(endpoint, probe=True)
             return await handler(request)
+        named: dict[str, str | int] = {
+            "server.address": self.config.host,
+            "server.port": self.config.port,
+            "url.path": request.path[:TEXT_LIMIT],
+        }
+        with self.telemetry.tracing.server(request.method, endpoint, request.headers, named) as span:
+            return await self._measured(request, handler, endpoint, span)
+
+    async def _measured(self, request: web.Request, handler: Handler, endpoint: str, span: Span) -> web.StreamResponse:
         token = REQUEST_ID.set(request.headers.get(REQUEST_ID_HEADER) or uuid4().hex[:16])
         start = time.perf_counter()
         status = (
@@ -126,7 +137,10 @@ class Service:
             return response
         finally:
             duration_s = time.perf_counter() - start
-            self.telemetry.request_done(request.method, endpoint, status, duration_s)
+            self.telemetry.request_done(request.method, endpoint, status, duration_s, exemplar())
+            span.set_attribute("http.response.status_code", status)
+            if status >= 500:
+                fail(span, request.get(_REASON) or f"answered {status}", kind=str(status))
             self._access_log(request, endpoint, status, duration_s)
             REQUEST_ID.reset(token)
 
@@ -237,6 +251,7 @@ async def run_service(service: Service) -> bool:
             await runner.cleanup()
         await service.end_background()
         await service.stop()
+        service.telemetry.tracing.close()
     log(logging.INFO, "stopped")
     return not service.failed
 

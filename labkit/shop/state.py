@@ -34,6 +34,7 @@ class Replica:
         """A replica as configured, with the flags and the version it had before a restart."""
         replica = cls(config, Telemetry(config.version), FlagSet(config.service), FaultSet())
         replica._recall()
+        replica.telemetry.tracing.connect(config, replica.telemetry, on=lambda: replica.flags.on("tracing"))
         return replica
 
     def deploy(self, version: str, *, actor: str, time: str) -> dict[str, str]:

@@ -15,12 +15,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from opentelemetry.trace import Span
+
 from labkit.shop.database import Database
 from labkit.shop.logs import log
 from labkit.shop.names import QUEUES, SESSIONS_KEY, taken_key
 from labkit.shop.queues import Store
 from labkit.shop.server import Refused, Service
 from labkit.shop.state import Replica
+from labkit.shop.tracing import fail
 
 __all__ = ["Worker"]
 
@@ -92,15 +95,23 @@ class Worker(Service):
         if raw is None:
             self._age.labels(queue).set(0)
             return
+        with self.telemetry.tracing.job(queue, _trace_of(raw)) as span:
+            await self._handle(queue, raw, span)
+
+    async def _handle(self, queue: str, raw: str, span: Span) -> None:
         try:
             await self._do(queue, json.loads(raw))
-        except Refused:
+        except Refused as refusal:
             self._done.labels(queue, "failed").inc()
+            fail(span, refusal.message, kind="Refused")
+            log(logging.WARNING, f"{queue}: {refusal}", queue=queue)
             await self._take_back(queue)
-            raise
+            await asyncio.sleep(PAUSE_S)
+            return
         except (ValueError, KeyError, TypeError) as error:
             # A job that nobody can do would come back for ever and keep all others waiting.
             self._done.labels(queue, "malformed").inc()
+            fail(span, "malformed job", kind=type(error).__name__)
             log(logging.ERROR, f"{queue}: a malformed job is dropped", queue=queue, job=raw[:200], reason=repr(error))
         with self._store.measured("finish"):
             await self._store.redis.lrem(taken_key(queue), 1, raw)
@@ -162,3 +173,12 @@ class Worker(Service):
             "DELETE FROM orders WHERE id <= %s LIMIT %s",
             (rows[0]["newest"] - keep, PURGE_ROWS),
         )
+
+
+def _trace_of(raw: str) -> dict[str, str]:
+    """The part of a job that says in which trace it was queued; empty for one that has none or cannot be read."""
+    try:
+        job = json.loads(raw)
+    except ValueError:
+        return {}
+    return {k: v for k in ("traceparent", "tracestate") if isinstance(job, dict) and isinstance(v := job.get(k), str)}

@@ -6,13 +6,22 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.shop.otlp_receiver import Receiver
 from tests.shop.shop_stack import ShopStack
 
 
 @pytest.fixture(scope="session")
-def running_shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShopStack]:
+def trace_store() -> Iterator[Receiver]:
+    """Where the shop of these tests sends its spans."""
+    receiver = Receiver()
+    yield receiver
+    receiver.close()
+
+
+@pytest.fixture(scope="session")
+def running_shop(tmp_path_factory: pytest.TempPathFactory, trace_store: Receiver) -> Iterator[ShopStack]:
     """MariaDB, Redis, toxiproxy and eight replicas as processes."""
-    stack = ShopStack(tmp_path_factory.mktemp("shop"))
+    stack = ShopStack(tmp_path_factory.mktemp("shop"), otlp_url=trace_store.url)
     try:
         stack.start()
         yield stack

@@ -53,8 +53,8 @@ def programs() -> dict[str, Installed]:
 class ShopStack:
     """Starts, reaches, breaks and stops the processes of one shop under one folder."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self._programs = folder, programs()
+    def __init__(self, folder: Path, *, otlp_url: str = "") -> None:
+        self.folder, self.otlp_url, self._programs = folder, otlp_url, programs()
         names = ["mariadb", "redis", "toxiproxy", *REPLICAS, *(f"{name} admin" for name in REPLICAS)]
         links = read_links()
         found = free_ports(len(names) + len(links))
@@ -161,6 +161,7 @@ class ShopStack:
             "SHOP_INSTANCE": replica,
             "SHOP_DEPLOY_LOG": f"{self.folder}/deploys.jsonl",
             "SHOP_STATE_FILE": f"{self.folder}/state/{replica}.json",
+            "SHOP_OTLP_URL": self.otlp_url,
         }
         if service == "gateway":
             variables["SHOP_CATALOG_URLS"] = f"http://{link('catalog-1')},http://{link('catalog-2')}"
