@@ -10,6 +10,7 @@ Cardinality: how many series there are, which labels make them, what they cost, 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -144,14 +145,17 @@ def _labels(prometheus: Prometheus, matching: str, moment: datetime) -> pd.DataF
 
 def _cost(prometheus: Prometheus, moment: datetime) -> Cost:
     heap = _number(prometheus, 'max(go_memstats_heap_inuse_bytes{job="prometheus"})', moment)
-    head = _number(prometheus, "max(prometheus_tsdb_head_series)", moment)
+    # Right after its start the server's own count is a scrape behind.
+    told = _number(prometheus, "max(prometheus_tsdb_head_series)", moment)
+    counted = prometheus.value('count({__name__!=""})', moment)
+    head = counted if math.isnan(told) else max(told, counted)
     sample = _number(
         prometheus,
         "sum(prometheus_tsdb_compaction_chunk_size_bytes_sum) / sum(prometheus_tsdb_compaction_chunk_samples_sum)",
         moment,
     )
     interval = _number(prometheus, 'max(prometheus_target_interval_length_seconds{quantile="0.5"})', moment)
-    measured = sample == sample and sample > 0  # noqa: PLR0124  (nan is not itself)
+    measured = not math.isnan(sample) and sample > 0
     source = (
         "memory: this server's heap over its series, an upper bound; "
         f"disk: {'its compactions' if measured else 'the documentation of Prometheus, until it compacts'}; "

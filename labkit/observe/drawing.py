@@ -32,7 +32,7 @@ __all__ = ["describe", "describe_collected", "draw", "draw_collected"]
 
 _DPI = 110
 _WIDTH_PX, _ROW_PX, _HEAD_PX, _FOOT_PX = 1000, 28, 34, 16
-_LEFT_PX, _TOP_PX, _BOTTOM_PX, _GUTTER_PX = 70, 34, 28, 8
+_LEFT_PX, _TOP_PX, _BOTTOM_PX, _GUTTER_PX = 76, 34, 28, 8
 _LABEL_PT, _SMALL_PT, _LETTER = 7.5, 7.5, 0.54
 _GAP_PX, _LEADER_PX = 13.0, 12
 _MOST_LABELS = 8
@@ -164,7 +164,7 @@ def _draw_lines(ax: Axes, one: PanelData, collected: Collected) -> None:
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_value(value, unit)))
     ax.tick_params(labelsize=_SMALL_PT)
     ax.set_ylabel(one.panel.axis, fontsize=_SMALL_PT + 0.5)
-    ax.yaxis.set_label_coords(-(_LEFT_PX - 20) / ax.get_window_extent().width, 0.5)
+    ax.yaxis.set_label_coords(-(_LEFT_PX - 16) / ax.get_window_extent().width, 0.5)
     if not one.series:
         ax.text(0.5, 0.5, "no data", transform=ax.transAxes, ha="center", va="center", color=style.COLOURS["grey"])
     _draw_thresholds(ax, one)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -103,15 +104,17 @@ def test_every_query_aggregates_the_instance_away() -> None:
     assert all("[$__rate_interval]" in q for q in queries if "rate(" in q)
 
 
-def test_every_link_names_a_runbook_by_the_variable() -> None:
-    """One address to set for whoever serves them; here they are files of infra/runbooks."""
-    links = [url for panel in parse_panels(OPERATIONS) for _, url in panel.links]
-    folder = files_root() / "infra" / "runbooks"
+def test_every_link_names_a_runbook_of_an_alert() -> None:
+    """By a variable, so that there is one address to set; the alert rules name the same files."""
+    links = {url for panel in parse_panels(OPERATIONS) for _, url in panel.links}
+    rules = sorted((files_root() / "infra" / "prometheus" / "rules").glob("*.yml"))
+    named = {
+        found for path in rules for found in re.findall(r"infra/runbooks/\w+\.md", path.read_text(encoding="utf-8"))
+    }
 
     assert len(links) >= 5
-    assert all(url.startswith("infra/runbooks/") and url.endswith(".md") for url in links)
-    if any(folder.glob("*.md")):
-        assert [url for url in links if not (files_root() / url).is_file()] == []
+    assert all(re.fullmatch(r"infra/runbooks/\w+\.md", url) for url in links)
+    assert not named or links <= named
 
 
 def test_an_unknown_dashboard_is_named_with_the_nearest() -> None:
@@ -231,7 +234,7 @@ def everything() -> Collected:
             "Request Rate": many,
             "Error Rate": many,
             "Response Time (95th percentile)": {"95th percentile": [0.1, math.nan, 0.4], "50th percentile": [0.01] * 3},
-            "Database Performance": {"waiting callers": [0, 9], "statements/s": [17.0, 90.0]},
+            "Database Performance": {"waiting callers": [0, 9], "queries/s": [17.0, 90.0]},
             "Business Metrics": {"active users": [40, 40], "orders/min": [75, 10]},
         }
     )

@@ -110,7 +110,7 @@ def _health() -> stat.Panel:
         .max(1)
         .no_value("no data")
         .thresholds(_steps((None, "red"), (0.01, "orange"), (1, "green")))
-        .links([_runbook("service-down")])
+        .links([_runbook("ApplicationDown"), _runbook("ReplicaDown")])
         .with_target(_query("A", 'avg by (service) (up{job="shop"})', "{{service}}", instant=True))
         .with_target(_query("B", 'min (probe_success{job="probe"})', "from outside", instant=True))
     )
@@ -132,7 +132,7 @@ def _error_rate() -> timeseries.Panel:
         .max(1)
         .thresholds(_steps((None, "green"), (0.01, "orange"), (0.05, "red")))
         .thresholds_style(_dashed())
-        .links([_runbook("high-error-rate")])
+        .links([_runbook("HighErrorRate")])
         .with_target(_query("A", _error_share(""), "all"))
         .with_target(_query("B", _error_share("method, endpoint"), "{{method}} {{endpoint}}"))
     )
@@ -142,10 +142,10 @@ def _response_time() -> timeseries.Panel:
     return (
         _lines("Response Time (95th percentile)", x=0, y=12, unit="s", axis="time to answer")
         .description("95 and 50 of 100 answers came within this time; and the same of statements to the database.")
-        .axis_soft_max(0.3)
-        .thresholds(_steps((None, "green"), (0.25, "orange"), (1, "red")))
+        .axis_soft_max(0.6)
+        .thresholds(_steps((None, "green"), (0.5, "orange"), (1, "red")))
         .thresholds_style(_dashed())
-        .links([_runbook("high-latency")])
+        .links([_runbook("HighLatency")])
         .with_target(_query("A", f"histogram_quantile(0.95, sum by (le) ({_BUCKETS}))", "95th percentile"))
         .with_target(_query("B", f"histogram_quantile(0.50, sum by (le) ({_BUCKETS}))", "50th percentile"))
         .with_target(_query("C", f"histogram_quantile(0.95, sum by (le) ({_DB_BUCKETS}))", "database, 95th"))
@@ -153,46 +153,47 @@ def _response_time() -> timeseries.Panel:
 
 
 def _system() -> timeseries.Panel:
-    idle = 'avg(rate(node_cpu_seconds_total{job="node", mode="idle"}[$__rate_interval]))'
-    free = 'sum(node_memory_MemAvailable_bytes{job="node"}) / sum(node_memory_MemTotal_bytes{job="node"})'
     busiest = 'max(rate(process_cpu_seconds_total{job="shop"}[$__rate_interval]))'
     return (
         _lines("System Resources", x=12, y=12, unit="percentunit", axis="share in use")
-        .description("Processor and memory of the machine, and the busiest process of the shop (1 = a whole core).")
+        .description(
+            "Processor, memory and fullest disk of the machine; the busiest process of the shop (100 % = a core)."
+        )
         .max(1)
-        .thresholds(_steps((None, "green"), (0.8, "orange"), (0.95, "red")))
+        .thresholds(_steps((None, "green"), (0.9, "orange"), (0.98, "red")))
         .thresholds_style(_dashed())
-        .links([_runbook("saturation")])
-        .with_target(_query("A", f"1 - {idle}", "processor"))
-        .with_target(_query("B", f"1 - {free}", "memory"))
-        .with_target(_query("C", busiest, "busiest process"))
+        .links([_runbook("HighCPUUsage"), _runbook("HighMemoryUsage")])
+        .with_target(_query("A", 'max(system_cpu_usage_ratio{job="exporter"})', "processor"))
+        .with_target(_query("B", 'max(system_memory_usage_ratio{job="exporter"})', "memory"))
+        .with_target(_query("C", 'max(system_filesystem_usage_ratio{job="exporter"})', "fullest disk"))
+        .with_target(_query("D", busiest, "busiest process"))
     )
 
 
 def _database() -> timeseries.Panel:
-    used = 'sum(db_pool_connections{job="shop", state="used"})'
-    most = 'sum(db_pool_connections{job="shop", state="max"})'
     return (
-        _lines("Database Performance", x=0, y=20, unit="short", axis="connections, statements/s")
-        .description("Connections in use of those the pools may open, callers that wait for one, statements a second.")
-        .links([_runbook("database-saturation")])
-        .override_by_name("statements/s", _own_unit("ops"))
+        _lines("Database Performance", x=0, y=20, unit="short", axis="connections, queries/s")
+        .description(
+            "Connections that work now, of those open; callers in the shop that wait for one; queries a second."
+        )
+        .links([_runbook("HighLatency")])
+        .override_by_name("queries/s", _own_unit("ops"))
         .override_by_name("waiting callers", _own_thresholds((None, "green"), (1, "orange"), (5, "red")))
-        .with_target(_query("A", used, "connections in use"))
-        .with_target(_query("B", most, "connections at most"))
+        .with_target(_query("A", 'sum(database_connections_active{job="exporter"})', "active connections"))
+        .with_target(_query("B", 'sum(database_connections{job="exporter"})', "open connections"))
         .with_target(_query("C", 'sum(db_pool_waiting{job="shop"})', "waiting callers"))
-        .with_target(_query("D", 'sum(rate(db_queries_total{job="shop"}[$__rate_interval]))', "statements/s"))
+        .with_target(_query("D", 'sum(rate(database_queries_total{job="exporter"}[$__rate_interval]))', "queries/s"))
     )
 
 
 def _business() -> timeseries.Panel:
-    orders = '60 * sum(rate(shop_orders_total{job="shop", status="placed"}[$__rate_interval]))'
+    orders = '60 * sum(rate(orders_processed_total{job="exporter", status="placed"}[$__rate_interval]))'
     return (
         _lines("Business Metrics", x=12, y=20, unit="short", axis="users, orders/min")
         .description("Customers who were here in the last minutes, and orders a minute.")
-        .links([_runbook("orders-dropped")])
+        .links([_runbook("HighErrorRate"), _runbook("QueueBacklog")])
         .override_by_name("orders/min", _own_thresholds((None, "red"), (20, "orange"), (50, "green")))
-        .with_target(_query("A", 'sum(shop_active_users{job="shop"})', "active users"))
+        .with_target(_query("A", 'max(active_users{job="exporter"})', "active users"))
         .with_target(_query("B", orders, "orders/min"))
     )
 
@@ -248,10 +249,7 @@ def _own_thresholds(*steps: tuple[float | None, str]) -> list[DynamicConfigValue
     ]
 
 
-def _runbook(name: str) -> DashboardLink:
-    return (
-        DashboardLink(f"Runbook: {name.replace('-', ' ')}")
-        .type(DashboardLinkType.LINK)
-        .url(f"${{runbooks}}/{name}.md")
-        .target_blank(True)
-    )
+def _runbook(alert: str) -> DashboardLink:
+    """Runbooks are named for the alerts that lead to them."""
+    link = DashboardLink(f"Runbook: {alert}").type(DashboardLinkType.LINK)
+    return link.url(f"${{runbooks}}/{alert}.md").target_blank(True)

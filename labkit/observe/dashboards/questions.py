@@ -48,13 +48,13 @@ QUESTIONS: tuple[Question, ...] = (
         "Is it slow?",
         ("Response Time (95th percentile)",),
         ("95th percentile", "50th percentile"),
-        "the 95th percentile above 250 ms; if the database's rises with it, it is the database that is slow",
+        "the 95th percentile above 500 ms; if the database's rises with it, it is the database that is slow",
     ),
     Question(
         "Is something used up?",
         ("System Resources", "Database Performance"),
         (),
-        "a share above 80 %, or callers that wait for a connection to the database",
+        "a share above 90 %, or callers that wait for a connection to the database",
     ),
     Question(
         "Does the business suffer?",
