@@ -23,7 +23,7 @@ from labkit.errors import ConfigInvalid
 __all__ = ["SETTINGS", "Setting", "Settings", "files_root", "load_settings"]
 
 PACES = ("quick", "full")
-PROFILES = ("core",)
+PROFILES = ("core", "jaeger-opensearch")
 LABS = ("local",)
 
 

@@ -2,7 +2,7 @@
 Programs are found, not assumed.
 
 In order: on PATH in an accepted version; in labkit's cache; then each source that the catalogue names, in its
-order (the publisher's release, the system's packages, the Go toolchain).  A program enters the cache only after
+order (the publisher's release, the system's packages, the Go toolchain, Maven).  A program enters the cache only after
 it ran and said an accepted version, by one rename: nothing half-written is ever found.
 """
 
@@ -27,8 +27,17 @@ from filelock import FileLock
 from labkit._proc import given_up, run, stopping_on_error
 from labkit.errors import CommandFailed, DownloadFailed, LabkitError, NoSpace, ToolMissing
 from labkit.settings import Settings
-from labkit.stack import apt, golang
-from labkit.stack.catalogue import AptSource, Component, GoSource, Program, ReleaseSource, Source, load_catalogue
+from labkit.stack import apt, golang, maven
+from labkit.stack.catalogue import (
+    AptSource,
+    Component,
+    GoSource,
+    MavenSource,
+    Program,
+    ReleaseSource,
+    Source,
+    load_catalogue,
+)
 from labkit.stack.download import check_space, fetch_verified, write_atomically
 from labkit.stack.progress import Event, Progress, silent
 
@@ -149,6 +158,8 @@ def acquire_all(
 def remedy(component: Component) -> str:
     """What a person can do to get the program of *component*, in one sentence."""
     program = _program(component)
+    if any(s.kind == "maven" for s in program.sources):
+        return f"{maven.HOW} Then try again."
     ways = [f"`brew install {program.brew}`"] if sys.platform == "darwin" and program.brew else []
     ways += [
         f"download it from {s.url.split('/download/')[0].split('/v@')[0]}"
@@ -239,6 +250,8 @@ def _unusable(source: Source) -> str | None:
         return f"no release for {sys.platform} on {platform.machine()}"
     if isinstance(source, AptSource) and not apt.available():
         return "this system has no apt"
+    if isinstance(source, MavenSource):
+        return maven.missing_tools(source.oldest_java) or None
     return None
 
 
@@ -258,6 +271,8 @@ def _describe(source: Source) -> str:
         return f"release {source.version}"
     if isinstance(source, AptSource):
         return f"packages {' '.join(source.packages)}"
+    if isinstance(source, MavenSource):
+        return f"assemble version {source.version} with Maven"
     return f"compile {source.module} {source.version} with Go"
 
 
@@ -271,6 +286,7 @@ def _fetch(component: Component, source: Source, settings: Settings) -> Installe
             ReleaseSource: _fetch_release,
             AptSource: _fetch_apt,
             GoSource: _fetch_go,
+            MavenSource: _fetch_maven,
         }
         binary = fetchers[type(source)](_program(component), source, stage, settings)
         return _adopt(component, source, stage, binary, home)
@@ -337,6 +353,13 @@ def _fetch_go(program: Program, source: Source, stage: Path, settings: Settings)
     binary = program.commands[0]
     golang.build(source, stage / binary, cache=settings.cache_dir)
     return binary
+
+
+def _fetch_maven(program: Program, source: Source, stage: Path, settings: Settings) -> str:
+    assert isinstance(source, MavenSource)  # noqa: S101
+    command = program.commands[0]
+    maven.assemble(source, stage, command, cache=settings.cache_dir)
+    return command
 
 
 def _adopt(component: Component, source: Source, stage: Path, binary: str, home: Path) -> Installed:

@@ -25,6 +25,7 @@ __all__ = [
     "AptSource",
     "Component",
     "GoSource",
+    "MavenSource",
     "Program",
     "Ready",
     "ReleaseSource",
@@ -90,7 +91,27 @@ class GoSource(_Strict):
     args: tuple[str, ...] = ()
 
 
-Source = Annotated[ReleaseSource | AptSource | GoSource, Field(discriminator="kind")]
+class MavenSource(_Strict):
+    """
+    Artifacts `group:artifact:version` and a launcher below `infra/`, compiled here; needs Maven and a JDK on PATH.
+
+    `java` are options of the virtual machine, `files` go beside the jars, `warm` are arguments with which the
+    launcher runs once, in a folder `@{data}`, so that its classes can be kept ready.
+    """
+
+    kind: Literal["maven"]
+    version: str
+    artifacts: tuple[str, ...]
+    launcher: str
+    oldest_java: int = 17
+    java: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    warm: tuple[str, ...] = ()
+    megabytes: float
+    args: tuple[str, ...] = ()
+
+
+Source = Annotated[ReleaseSource | AptSource | GoSource | MavenSource, Field(discriminator="kind")]
 
 
 class VersionProbe(_Strict):

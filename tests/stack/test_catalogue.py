@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from labkit.errors import ConfigInvalid
-from labkit.settings import files_root, load_settings
+from labkit.settings import PROFILES, files_root, load_settings
 from labkit.stack.acquire import Installed
 from labkit.stack.catalogue import load_catalogue, profile_components
 from labkit.stack.plan import Layout, ports_of, socket_dir
@@ -23,9 +23,9 @@ def write(folder: Path, **components: str) -> Path:
     return folder
 
 
-def layout(tmp_path: Path, *, offset: int = 0, without: tuple[str, ...] = ()) -> Layout:
-    """The layout of profile core, as if every program but *without* were here."""
-    components = profile_components("core")
+def layout(tmp_path: Path, *, offset: int = 0, without: tuple[str, ...] = (), profile: str = "core") -> Layout:
+    """The layout of a profile, as if every program but *without* were here."""
+    components = profile_components(profile)
     programs = {
         name: Installed(name, Path(f"/opt/{name}/bin/{name}"), "1.0.0", "PATH")
         for name, c in components.items()
@@ -43,13 +43,28 @@ def test_every_component_of_the_installation_is_valid_and_complete() -> None:
             assert (files_root() / "infra" / source).is_file(), source
 
 
-def test_no_two_components_share_a_port(tmp_path: Path) -> None:
-    """Components and the links of toxiproxy all listen on ports of their own."""
+@pytest.mark.parametrize("profile", PROFILES)
+def test_no_two_components_share_a_port(tmp_path: Path, profile: str) -> None:
+    """Components of a profile and the links of toxiproxy all listen on ports of their own."""
     ports = [
-        port for c in load_catalogue().values() for roles in ports_of(c, 0).values() for port in roles.values()
+        port
+        for c in profile_components(profile).values()
+        for roles in ports_of(c, 0).values()
+        for port in roles.values()
     ] + list(layout(tmp_path).link_ports.values())
 
     assert [port for port, count in Counter(ports).items() if count > 1] == []
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_profile_can_be_laid_out(tmp_path: Path, profile: str) -> None:
+    """All text of its components and files is filled in, and nothing is told to listen beyond loopback."""
+    made = layout(tmp_path, profile=profile)
+    made.write_files()
+    texts = [" ".join((*i.argv, *i.env.values())) for i in made.instances.values()]
+    texts += [path.read_text() for path in made.etc.rglob("*") if path.is_file()]
+
+    assert [text for text in texts if "@{" in text or "0.0.0.0" in text or "[::]" in text] == []  # noqa: S104  (what must not be there)
 
 
 def test_a_misspelt_key_is_named_with_its_place_and_the_right_one(tmp_path: Path) -> None:
@@ -134,16 +149,6 @@ def test_the_rendered_scrape_configuration_lists_every_replica(tmp_path: Path) -
     shop = {name: made.address(name) for name, i in made.instances.items() if i.argv[1:3] == ("-m", "labkit.shop")}
     assert targets == shop
     assert "@{" not in text
-
-
-def test_nothing_is_told_to_listen_beyond_loopback(tmp_path: Path) -> None:
-    """No argument, variable or rendered file holds an address that means every interface."""
-    made = layout(tmp_path)
-    made.write_files()
-    texts = [" ".join((*i.argv, *i.env.values())) for i in made.instances.values()]
-    texts += [path.read_text() for path in made.etc.rglob("*") if path.is_file()]
-
-    assert [text for text in texts if "0.0.0.0" in text or "[::]" in text] == []  # noqa: S104  (what must not be there)
 
 
 def test_an_unknown_name_in_a_file_is_located(tmp_path: Path) -> None:
