@@ -65,7 +65,7 @@ def _skew_note(spans: pd.DataFrame) -> str:
     skewed = clock_skew(spans)
     if skewed.empty:
         return ""
-    worst = skewed.loc[skewed["ahead_s"].idxmax()]
+    worst = skewed.iloc[int(skewed["ahead_s"].to_numpy().argmax())]
     return (
         f"Clocks differ: a span of {worst['service']} begins {worst['ahead_s'] * 1000:.3g} ms before its parent in "
         f"{worst['parent_service']}; positions between services are not exact."

@@ -59,7 +59,7 @@ def parse(body: bytes, content_type: str, request: type[Any]) -> Any:
         return message
     if content_type == "application/json":
         try:
-            return ParseDict(_with_base64_ids(json.loads(body)), request(), ignore_unknown_fields=True)
+            return ParseDict(_with_base64_ids(json.loads(body.decode())), request(), ignore_unknown_fields=True)
         except UnicodeDecodeError as error:
             raise Malformed(f"the body is not UTF-8: {error}") from error
         except json.JSONDecodeError as error:
