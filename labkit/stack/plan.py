@@ -15,6 +15,7 @@ Text in `infra/` may hold `@{…}` expressions.  They know:
 | `secret.NAME` | a secret of this lab; only for files that stay in `etc` |
 | `infra`, `package`, `python` | where labkit's own files and interpreter are |
 | `instance`, `seed`, `user` | the replica's name, the lab's seed, the present user |
+| `timing.NAME` | the lab's column of infra/prometheus/timings.yaml |
 | `present` | names of the components of this lab |
 """
 
@@ -41,12 +42,13 @@ from labkit.settings import Settings, files_root
 from labkit.stack.acquire import Installed
 from labkit.stack.catalogue import Component, Ready
 from labkit.stack.download import write_atomically
+from labkit.stack.timings import load_timings
 
 __all__ = ["Instance", "Layout", "ports_of", "socket_dir"]
 
 # A path longer than this cannot be the name of a Unix socket (108 bytes on Linux, 104 on macOS, less the file name).
 _SOCKET_DIR_LIMIT = 80
-_SECRETS = ("admin_token", "shop_password", "monitor_password")
+_SECRETS = ("admin_token", "shop_password", "monitor_password", "webhook_token")
 _TEMPLATES = jinja2.Environment(
     variable_start_string="@{",
     variable_end_string="}",
@@ -203,6 +205,7 @@ class Layout:
             "instance": instance,
             "seed": self.settings.seed,
             "user": getpass.getuser(),
+            "timing": load_timings("lab"),
             "present": list(self.components),
             "component": component.name,
         }
