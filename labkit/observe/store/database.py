@@ -7,6 +7,7 @@ before `commit` returns.  One thread writes; readers see whole batches.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import threading
@@ -30,6 +31,7 @@ create table if not exists spans(trace_id varchar, span_id varchar, parent_id va
 create table if not exists sources(source varchar primary key, position bigint);
 """
 _MB = 1_000_000
+_log = logging.getLogger(__name__)
 
 
 class DiskFull(OSError):
@@ -51,6 +53,7 @@ class Database:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path, self._reserve, self._most_rows, self._memory_mb = path, reserve_mb * _MB, most_rows, memory_mb
         self._lock = threading.Lock()
+        self._broken = False
         self._connection = self._open()
         self._rows = {
             table: int(self.ask(f"select count(*) from {table}", [])[0][0])  # noqa: S608  (names of our tables)
@@ -133,6 +136,7 @@ class Database:
         if not columns:
             return 0
         with self._lock:
+            self._reopen()
             kept, marks = self._new_lines(columns)
             return self._write("logs", kept, LOG_FIELDS[:7], marks) if kept else 0
 
@@ -156,6 +160,7 @@ class Database:
 
     def _add(self, table: str, columns: Columns, fields: tuple[str, ...]) -> int:
         with self._lock:
+            self._reopen()
             return self._write(table, columns, fields, {})
 
     def _write(self, table: str, columns: Columns, fields: tuple[str, ...], marks: Mapping[str, int]) -> int:
@@ -175,7 +180,12 @@ class Database:
             raise DiskFull(f"the batch was not kept: {error}") from error
         count = len(columns[fields[0]])
         self._rows[table] += count
-        self._drop_oldest(table)
+        try:
+            self._drop_oldest(table)
+        except duckdb.Error as error:
+            # The batch is on disk; what is too much goes with a later one.
+            _log.warning("the oldest rows of %s could not be dropped now: %s", table, error)
+            self._recover()
         return count
 
     def _check_space(self) -> None:
@@ -191,9 +201,17 @@ class Database:
         try:
             self._connection.execute("rollback")
         except duckdb.Error:
+            self._broken = True
             with suppress(duckdb.Error):
                 self._connection.close()
-            self._connection = self._open()
+            self._reopen()
+
+    def _reopen(self) -> None:
+        """Open a database that a failed commit closed; on a disk without any room this works at a later try."""
+        if self._broken:
+            with suppress(duckdb.Error):
+                self._connection = self._open()
+                self._broken = False
 
     def _drop_oldest(self, table: str) -> None:
         if self._rows[table] <= self._most_rows:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -40,6 +41,7 @@ __all__ = ["make_app"]
 
 _LARGEST_REQUEST = 16 * 1024 * 1024
 _CLEAN_EVERY_S = 60
+_log = logging.getLogger(__name__)
 
 
 class _Face:
@@ -75,6 +77,8 @@ class _Face:
         except DiskFull as error:
             self.counted["disk_full"] += 1
             return _refusal(507, 8, str(error))
+        except duckdb.Error as error:
+            return _refusal(503, 14, f"the store could not keep this now: {error}")
         self.counted["accepted"] += 1
         if request.content_type == "application/json":
             return web.json_response({})
@@ -125,7 +129,10 @@ def make_app(database: Database, *, longest_age_s: float) -> web.Application:
     async def clean() -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await loop.run_in_executor(face.writer, database.drop_older, longest_age_s)
+            try:
+                await loop.run_in_executor(face.writer, database.drop_older, longest_age_s)
+            except duckdb.Error as error:
+                _log.warning("old rows could not be dropped, trying again in a minute: %s", error)
             await asyncio.sleep(_CLEAN_EVERY_S)
 
     async def start(_: web.Application) -> None:
