@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,11 @@ _LEFT_PX, _TOP_PX, _BOTTOM_PX, _GUTTER_PX = 76, 34, 28, 8
 _LABEL_PT, _SMALL_PT, _LETTER = 7.5, 7.5, 0.54
 _GAP_PX, _LEADER_PX = 13.0, 12
 _MOST_LABELS = 8
+# Seconds between the ticks of a time axis; the last three are days.
+_TICKS_S = (
+    1, 2, 5, 10, 15, 30, 60, 120, 180, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200,
+    86_400, 7 * 86_400, 28 * 86_400,
+)  # fmt: skip
 
 _SIGN = {"ok": "✓", "warning": "▲", "critical": "✗", "unknown": "?"}
 _COLOUR = {"ok": "green", "warning": "orange", "critical": "vermillion", "unknown": "grey"}
@@ -184,12 +189,29 @@ def _limits(one: PanelData) -> tuple[float, float]:
 
 
 def _time_axis(ax: Axes, collected: Collected) -> None:
-    from matplotlib.dates import AutoDateLocator, DateFormatter  # noqa: PLC0415
+    from matplotlib.dates import date2num  # noqa: PLC0415
 
-    locator = AutoDateLocator(minticks=3, maxticks=6)  # type: ignore[no-untyped-call]
-    long = collected.end - collected.start > timedelta(days=2)
-    ax.xaxis.set_major_locator(locator)
-    ax.xaxis.set_major_formatter(DateFormatter("%d %b" if long else "%H:%M"))  # type: ignore[no-untyped-call]
+    step_s, instants = round_instants(collected.start, collected.end)
+    days, over_midnight = step_s >= _TICKS_S[-3], collected.end - collected.start > timedelta(days=1)
+    text = "%d %b" if days else "%d %b %H h" if over_midnight else "%H:%M" if step_s >= 60 else "%H:%M:%S"
+    ax.set_xticks([float(date2num(one)) for one in instants], [f"{one:{text}}" for one in instants])  # type: ignore[no-untyped-call]
+
+
+def round_instants(start: datetime, end: datetime, most: int = 5) -> tuple[int, list[datetime]]:
+    """
+    Round instants between two, at most about *most*, and the seconds between them.
+
+    >>> from datetime import UTC
+    >>> start = datetime(2026, 3, 1, 8, 1, tzinfo=UTC)
+    >>> step_s, instants = round_instants(start, start + timedelta(minutes=8))
+    >>> step_s, [f"{one:%H:%M}" for one in instants]
+    (120, ['08:02', '08:04', '08:06', '08:08'])
+    """
+    span_s = (end - start).total_seconds()
+    step_s = next((step for step in _TICKS_S if span_s / step <= most), _TICKS_S[-1])
+    first = math.ceil(start.timestamp() / step_s)
+    last = math.floor(end.timestamp() / step_s)
+    return step_s, [datetime.fromtimestamp(at * step_s, UTC) for at in range(first, last + 1)]
 
 
 def _draw_thresholds(ax: Axes, one: PanelData) -> None:

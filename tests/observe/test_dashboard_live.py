@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -130,19 +129,15 @@ def test_the_questions_find_what_was_broken(
 
 
 def test_the_lab_is_drawn_from_the_same_json(lab: Lab) -> None:
-    """Seven panels with lines or tiles, and the words for them, within seconds."""
+    """Seven panels with lines or tiles, and the words for them."""
     now = lab.now()
-    began = time.perf_counter()
     figure = drawing.draw(OPERATIONS, lab.prometheus, now - timedelta(minutes=15), now)
-    took_s = time.perf_counter() - began
     text = drawing.describe(OPERATIONS, lab.prometheus, now - timedelta(minutes=15), now)
 
     assert len(figure.axes) == 7
     assert all(ax.get_lines() for ax in figure.axes[1:])
     assert "no data" not in text
     assert "catalog" in text.splitlines()[1]
-    # The bench holds it to 2 s on a quiet machine; here others work beside it.
-    assert took_s < 15
 
 
 def test_the_past_has_its_own_grid(lab: Lab) -> None:

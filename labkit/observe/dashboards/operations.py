@@ -160,7 +160,7 @@ def _system() -> timeseries.Panel:
             "Processor, memory and fullest disk of the machine; the busiest process of the shop (100 % = a core)."
         )
         .max(1)
-        .thresholds(_steps((None, "green"), (0.9, "orange"), (0.98, "red")))
+        .thresholds(_steps((None, "green"), (0.9, "orange")))
         .thresholds_style(_dashed())
         .links([_runbook("HighCPUUsage"), _runbook("HighMemoryUsage")])
         .with_target(_query("A", 'max(system_cpu_usage_ratio{job="exporter"})', "processor"))
