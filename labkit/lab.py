@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -33,8 +33,13 @@ from labkit.stack.state import ProcessId, State, lab_processes, renew_lease, res
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
+    from labkit.observe.alertmanager import Alertmanager
+    from labkit.observe.coverage import Coverage
     from labkit.observe.prometheus import Prometheus
+    from labkit.observe.stores import LogStore, TraceStore
+    from labkit.observe.webhook import Received
 
 __all__ = ["Lab", "PastLabels", "connect", "doctor", "stop_owned_by", "up"]
 
@@ -175,6 +180,58 @@ class Lab:
         return self._prometheus
 
     @property
+    def logs(self) -> LogStore:
+        """What the services wrote: `search`, `aggregate`, `errors_per_minute`, `services`."""
+        self._use()
+        return self._logs
+
+    @property
+    def traces(self) -> TraceStore:
+        """What requests went through: `search`, `trace`, `services`, `dependencies`."""
+        self._use()
+        return self._traces
+
+    @property
+    def alertmanager(self) -> Alertmanager:
+        """Alerts as they are routed: `alerts`, `silences`, `silence`, `expire`."""
+        from labkit.observe.alertmanager import Alertmanager  # noqa: PLC0415
+
+        self._use()
+        return Alertmanager(self.url("alertmanager"))
+
+    @property
+    def pages(self) -> Received:
+        """What Alertmanager sent to whoever is on call: `frame`, `last_number`."""
+        from labkit.observe.webhook import Received  # noqa: PLC0415
+
+        self._use()
+        return Received(self.url("webhook"), (self.run_dir / "secrets" / "webhook_token").read_text(encoding="utf-8"))
+
+    def dashboard(self, name: str, *, minutes: float = 30) -> Figure:
+        """
+        Draw a dashboard from the same JSON that Grafana reads.
+
+        Args:
+            name: a name of `labkit.observe.dashboards.names()`, such as `"operations"`.
+            minutes: how far back it looks, up to now.
+
+        Raises:
+            UnknownName: there is no such dashboard; lists those there are.
+        """
+        from labkit.observe import dashboards, drawing  # noqa: PLC0415
+
+        end = self.now()
+        return drawing.draw(dashboards.load(name), self.prometheus, end - timedelta(minutes=minutes), end)
+
+    def coverage(self) -> Coverage:
+        """Every service of the shop by metrics, logs, traces, dashboard and alert: a score, and what is missing."""
+        from labkit.observe import coverage, dashboards  # noqa: PLC0415
+        from labkit.shop.config import SERVICES  # noqa: PLC0415
+
+        boards = [dashboards.load(name) for name in dashboards.names()]
+        return coverage.measure(SERVICES, self.prometheus, dashboards=boards, logs=self.logs, traces=self.traces)
+
+    @property
     def shop(self) -> ShopAdmin:
         """The shop's admin side: flags, faults, deploys."""
         self._use()
@@ -278,6 +335,26 @@ class Lab:
         from labkit.observe.prometheus import Prometheus  # noqa: PLC0415  (pandas takes half a second)
 
         return Prometheus(self.url("prometheus"))
+
+    @cached_property
+    def _logs(self) -> LogStore:
+        if self.has("opensearch"):
+            from labkit.observe.opensearch import OpenSearchLogs  # noqa: PLC0415
+
+            return OpenSearchLogs(self.url("opensearch"))
+        from labkit.observe.logs import EmbeddedLogs  # noqa: PLC0415
+
+        return EmbeddedLogs(self.url("store"))
+
+    @cached_property
+    def _traces(self) -> TraceStore:
+        if self.has("jaeger"):
+            from labkit.observe.jaeger import JaegerTraces  # noqa: PLC0415
+
+            return JaegerTraces(self.url("jaeger"))
+        from labkit.observe.traces import EmbeddedTraces  # noqa: PLC0415
+
+        return EmbeddedTraces(self.url("store"))
 
     @cached_property
     def _shop(self) -> ShopAdmin:
