@@ -99,7 +99,7 @@ def wait_for_answers(lab: Lab, expected: Mapping[str, str | None], what: str) ->
             [
                 ("hang", "payments-2", {"endpoint": "*"}),
                 ("latency", "catalog", {"ms": 600}),
-                ("cpu", "worker", {"share": 0.97}),
+                ("cpu", "worker", {"share": 1}),
             ],
             {DOWN: "payments 50 %", SLOW: "95th percentile", USED_UP: "process"},
             id="one-replica-hangs-another-is-slow-a-third-burns",
