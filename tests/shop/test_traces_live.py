@@ -59,7 +59,8 @@ def test_a_checkout_is_one_trace_through_all_services(shop: ShopStack, store: Re
     assert shop.post(f"/checkout/{user}", None, headers=headers).status_code == 201
     jobs = [f"worker process {queue}" for queue in ("email_queue", "processing_queue", "notification_queue")]
     root = "gateway POST /checkout/{user}"
-    spans = settled(store, trace, root, "orders POST /orders", "cart redis cart_empty", "catalog mariadb prices", *jobs)
+    last = ("orders POST /orders", "cart DELETE /cart/{user}", "catalog GET /prices", "payments POST /charges")
+    spans = settled(store, trace, root, *last, *jobs)
     assert parents(spans, "cart GET /cart/{user}") == ["gateway GET cart", root]
     assert parents(spans, "payments POST /charges") == ["gateway POST payments", root]
     above_orders = ["gateway POST orders", root]
@@ -137,3 +138,19 @@ def test_a_store_that_hangs_slows_no_request_and_fills_no_log(shop: ShopStack, s
     assert during_s < 3 * before_s + 0.02
     assert sum(said in line for line in shop.log("gateway")) == 1
     assert shop.metrics("gateway")["shop_spans_waiting"] > 0
+
+
+def test_a_job_that_fails_is_an_error_in_the_trace_of_its_order(shop: ShopStack, store: Receiver):
+    """The worker's span is marked, its log line has the same trace, and the repeated job ends well in that trace."""
+    trace, user = trace_id(), somebody()
+    shop.post(f"/cart/{user}", {"product": 3, "quantity": 1})
+    shop.admin().inject("error", on="worker", endpoint="email_queue")
+    shop.post(f"/checkout/{user}", None, headers={"traceparent": PARENT.format(trace)})
+
+    def jobs(*, error: bool) -> list[Received]:
+        return [s for s in store.trace(trace) if s.name == "process email_queue" and s.error is error]
+
+    wait_until(lambda: jobs(error=True), "a job that failed", timeout_s=20, every_s=0.05)
+    assert any("email_queue" in line and trace in line for line in shop.log("worker"))
+    shop.admin().undo("error", on="worker")
+    wait_until(lambda: jobs(error=False), "the job was done after all", timeout_s=20, every_s=0.05)
