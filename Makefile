@@ -42,8 +42,9 @@ format: setup  ## let ruff format and fix what it can
 	@$(V)/ruff check --fix .
 	@$(V)/ruff format .
 
-notebooks: setup  ## generate both editions of every notebook from its source
+notebooks: setup  ## generate both editions of every notebook, and the dashboards, from their sources
 	@$(V)/labkit notebooks build
+	@$(V)/python -m labkit.observe.dashboards
 
 lock: setup  ## renew constraints.txt from pyproject.toml
 	@$(V)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 -q --no-header --no-annotate --upgrade -o constraints.txt

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from labkit.observe.alertmanager import Alertmanager
+    from labkit.observe.cardinality import Census
     from labkit.observe.coverage import Coverage
     from labkit.observe.prometheus import Prometheus
     from labkit.observe.stores import LogStore, TraceStore
@@ -207,7 +209,7 @@ class Lab:
         self._use()
         return Received(self.url("webhook"), (self.run_dir / "secrets" / "webhook_token").read_text(encoding="utf-8"))
 
-    def dashboard(self, name: str, *, minutes: float = 30) -> Figure:
+    def dashboard(self, name: str, *, minutes: float = 15) -> Figure:
         """
         Draw a dashboard from the same JSON that Grafana reads.
 
@@ -222,6 +224,12 @@ class Lab:
 
         end = self.now()
         return drawing.draw(dashboards.load(name), self.prometheus, end - timedelta(minutes=minutes), end)
+
+    def cardinality(self) -> Census:
+        """How many series each metric has, which labels make them, and what they cost."""
+        from labkit.observe.cardinality import take_census  # noqa: PLC0415
+
+        return take_census(self.prometheus)
 
     def coverage(self) -> Coverage:
         """Every service of the shop by metrics, logs, traces, dashboard and alert: a score, and what is missing."""
@@ -303,6 +311,9 @@ class Lab:
                 if info.state not in ("RUNNING", "STARTING"):
                     self._runtime.supervisor.start_process(name)
             self._apply_links()
+            # A fault may be why something is not ready: first take away those of every replica that answers.
+            with suppress(NotRunning):
+                self._shop.reset()
             self._wait_until_ready(_RESET_TIMEOUT_S)
             self._shop.reset()
             self._wait_until_ready(_RESET_TIMEOUT_S)

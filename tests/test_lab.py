@@ -164,6 +164,7 @@ def test_reset_puts_everything_right_in_half_a_minute(lab: Lab) -> None:
     default = lab.shop.flags("catalog")["catalog-1"][flag]
     lab.shop.set_flag(flag, not default if isinstance(default, bool) else default, on="catalog")
     lab.shop.inject("error", on="orders", share=1.0)
+    lab.shop.inject("hang", on="cart", share=1.0)
     toxic = {"type": "latency", "attributes": {"latency": 1500}}
     request("POST", f"{lab.url('toxiproxy')}/proxies/cart/toxics", json=toxic)
     os.kill(int(status.pid["payments-1"]), signal.SIGSTOP)
