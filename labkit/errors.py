@@ -245,9 +245,7 @@ class QueryRejected(QueryError, ValueError):
 class NoData(QueryError, LookupError):
     """The query is fine and nothing matches it.  No data is not zero."""
 
-    def __init__(
-        self, query: str, *, start: datetime, end: datetime, nearest: str = "", what: str = "series"
-    ) -> None:
+    def __init__(self, query: str, *, start: datetime, end: datetime, nearest: str = "", what: str = "series") -> None:
         self.query, self.start, self.end, self.nearest = query, start, end, nearest
         span = (
             f"at {start:%Y-%m-%d %H:%M:%S}"
