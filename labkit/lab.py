@@ -299,7 +299,7 @@ class Lab:
 
     def reset(self, progress: Progress | None = None) -> None:
         """
-        Return to the healthy baseline: no faults, flags at their defaults, queues empty, all running and scraped.
+        Return to the healthy baseline: no faults, default flags, empty queues, no silences, all running and scraped.
 
         Raises:
             NotReady: something is not healthy in time; names it.
@@ -318,6 +318,8 @@ class Lab:
             self._shop.reset()
             self._wait_until_ready(_RESET_TIMEOUT_S)
             _wait_for_targets(self.url("prometheus"))
+            if self.has("alertmanager"):
+                self.alertmanager.expire_all()
 
     def down(self, progress: Progress | None = None) -> bool:
         """Stop the lab, whoever started it; returns whether there was one.  Twice is fine."""

@@ -33,7 +33,7 @@ def free_offset() -> int:
     for _ in range(50):
         offset = random.randrange(1000, 32768 - _HIGHEST, 20)
         with suppress(OSError):
-            for port in (8080, 8180, 8281, 8474, 9090, 9093, 9100, 9115, 13306, 16379):
+            for port in (4318, 8080, 8180, 8281, 8474, 9090, 9093, 9100, 9105, 9106, 9115, 13306, 16379):
                 with socket.socket() as probe:
                     probe.bind(("127.0.0.1", port + offset))
             return offset

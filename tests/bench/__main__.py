@@ -20,7 +20,7 @@ import psutil
 
 from labkit.settings import load_settings
 from labkit.stack.acquire import find_program
-from tests.bench import dashboard, exporter, lab, overhead, series
+from tests.bench import dashboard, exporter, lab, overhead, series, stores
 
 Row = dict[str, Any]
 
@@ -37,6 +37,7 @@ GROUPS: dict[str, Callable[[Path], list[Row]]] = {
     "fresh": lab.fresh_machine,
     "up": lab.start_and_memory,
     "exporter": exporter.rows,
+    "stores": stores.rows,
     "overhead": overhead.rows,
     "series": lambda folder: series.rows(program, folder),
     "dashboard": lambda folder: dashboard.rows(program, folder),

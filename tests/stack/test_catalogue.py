@@ -167,7 +167,7 @@ def test_secrets_are_made_once_and_readable_by_the_owner_only(tmp_path: Path) ->
     first, second = layout(tmp_path), layout(tmp_path)
 
     assert first.secrets == second.secrets
-    assert len(set(first.secrets.values())) == 3
+    assert len(set(first.secrets.values())) == len(first.secrets) > 0
     for name in first.secrets:
         assert (first.run / "secrets" / name).stat().st_mode & 0o777 == 0o600
 
