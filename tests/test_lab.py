@@ -44,7 +44,7 @@ def test_everything_of_the_profile_is_ready(lab: Lab) -> None:
     assert sorted(status.index) == sorted(
         ["alertmanager", "blackbox-exporter", "cart", "catalog-1", "catalog-2", "exporter", "gateway", "guard", "load",
          "mariadb", "node-exporter", "orders", "payments-1", "payments-2", "prometheus", "redis", "toxiproxy",
-         "webhook", "worker"]
+         "webhook", "shipper", "store", "worker"]
     )  # fmt: skip
     assert status.ready.all(), status
 

@@ -15,7 +15,7 @@ import yaml
 from labkit.settings import Settings, load_settings
 from labkit.stack import doctor
 from labkit.stack.acquire import find
-from labkit.stack.catalogue import load_catalogue
+from labkit.stack.catalogue import profile_components
 from labkit.stack.doctor import Report, examine
 from tests.conftest import free_offset
 
@@ -58,7 +58,7 @@ def test_the_prediction_adds_up_what_would_be_fetched(bare: Settings, monkeypatc
 
     expected = sum(
         source.megabytes
-        for component in load_catalogue().values()
+        for component in profile_components("core").values()
         if component.program
         for source in component.program.sources[:1]
         if source.kind == "release"
@@ -195,6 +195,6 @@ def test_a_cluster_within_reach_is_told_with_its_version(
 def test_every_program_of_the_core_is_found_here() -> None:
     """The tests themselves run on the real programs: all of them are on this machine in accepted versions."""
     settings = load_settings()
-    missing = [c.name for c in load_catalogue().values() if c.program and find(c, settings) is None]
+    missing = [c.name for c in profile_components("core").values() if c.program and find(c, settings) is None]
 
     assert missing == []
