@@ -82,11 +82,13 @@ def install() -> bool:
         "get uv (a fast installer)", [BIN / "pip", "install", "-q", "--disable-pip-version-check", "uv"]
     ):
         uv = str(BIN / "uv")
-    if uv is not None and step(
-        "install labkit and its packages with uv",
-        [uv, "pip", "install", "-q", "--python", BIN / "python", "-c", constraints, "-e", target],
-    ):
-        return True
+    if uv is not None:
+        argv = [uv, "pip", "install", "-q", "--python", BIN / "python", "-c", constraints, "-e", target]
+        # uv brings its own certificates; behind a company's proxy only the system's know the issuer.
+        if step("install labkit and its packages with uv", argv) or step(
+            "install with uv and the system's certificates", [*argv, "--system-certs"]
+        ):
+            return True
     return step(
         "install labkit and its packages with pip (a few minutes)",
         [BIN / "python", "-m", "pip", "install", "-q", "--disable-pip-version-check", "-c", constraints, "-e", target],

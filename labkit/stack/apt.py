@@ -18,7 +18,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from labkit._proc import run
-from labkit.errors import ToolMissing
+from labkit.errors import CommandFailed, ToolMissing
 
 __all__ = ["available", "library_dirs", "relocate", "unpack"]
 
@@ -106,7 +106,7 @@ def _configure(state: Path) -> Path:
         f'Dir::Cache "{state}/cache";\n'
         'Dir::Cache::pkgcache "";\nDir::Cache::srcpkgcache "";\n'
         'Dir::State::status "/var/lib/dpkg/status";\n'
-        'Debug::NoLocking "1";\nAPT::Sandbox::User "";\nAPT::Get::Assume-Yes "1";\n',
+        'Acquire::Retries "3";\nDebug::NoLocking "1";\nAPT::Sandbox::User "";\nAPT::Get::Assume-Yes "1";\n',
         encoding="utf-8",
     )
     return config
@@ -118,6 +118,10 @@ def _update(state: Path, config: Path) -> None:
         if stamp.exists() and time.time() - stamp.stat().st_mtime < _LISTS_FRESH_S:
             return
         _apt(config, "update", "-qq", timeout_s=_UPDATE_TIMEOUT_S)
+        # apt calls it a success when no list could be fetched at all.
+        if not any((state / "lists").glob("*_Packages*")):
+            argv, how = ["apt-get", "update"], "Check the network and /etc/apt/sources.list; then try again."
+            raise CommandFailed(argv, returncode=0, took_s=0, stderr_tail="it fetched no list of packages", how=how)
         stamp.touch()
 
 

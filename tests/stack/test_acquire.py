@@ -14,7 +14,7 @@ import pytest
 
 from labkit._proc import run
 from labkit._wait import wait_until
-from labkit.errors import ChecksumMismatch, DownloadFailed, NoSpace, ToolMissing
+from labkit.errors import ChecksumMismatch, CommandFailed, DownloadFailed, NoSpace, ToolMissing
 from labkit.settings import Settings, load_settings
 from labkit.stack import apt
 from labkit.stack.acquire import acquire, acquire_all, find, remedy
@@ -370,6 +370,22 @@ def test_a_link_into_a_package_of_the_system_is_mended(tmp_path: Path) -> None:
 
     assert link.resolve() == Path("/usr/bin/env").resolve()
     assert not nowhere.exists()
+
+
+@pytest.mark.skipif(not apt.available(), reason="this system has no apt")
+def test_an_update_that_fetched_nothing_is_a_failure_and_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """apt exits with 0 when it could fetch no list; that must not count as fresh for twelve hours."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "apt-get").write_text("#!/bin/sh\nexit 0\n")
+    (tools / "apt-get").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+
+    for _ in range(2):
+        with pytest.raises(CommandFailed, match="it fetched no list of packages"):
+            apt.unpack(["redis-server"], tmp_path / "root", state=tmp_path / "apt")
 
 
 def test_relocation_keeps_the_length_and_refuses_another_build(tmp_path: Path) -> None:
