@@ -376,7 +376,7 @@ def test_a_link_into_a_package_of_the_system_is_mended(tmp_path: Path) -> None:
 def test_an_update_that_fetched_nothing_is_a_failure_and_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """apt exits with 0 when it could fetch no list; that must not count as fresh for twelve hours."""
+    """Apt exits with 0 when it could fetch no list; that must not count as fresh for twelve hours."""
     tools = tmp_path / "bin"
     tools.mkdir()
     (tools / "apt-get").write_text("#!/bin/sh\nexit 0\n")
