@@ -14,6 +14,7 @@ import pytest
 
 from labkit._http import request
 from labkit._wait import wait_until
+from labkit.errors import NoData
 from labkit.lab import Lab
 from labkit.stack.progress import silent
 
@@ -36,9 +37,14 @@ def metrics(lab: Lab) -> str:
 
 def test_every_metric_is_in_prometheus(lab: Lab) -> None:
     """Each name of docs/exporter.md has a series, and shares are between 0 and 1."""
-    found = set(lab.prometheus.query('{job="exporter"}')["__name__"])
+    wait_until(
+        lambda: set(NAMES) - set(lab.prometheus.query('{job="exporter"}')["__name__"]),
+        "every metric has a series (those of MariaDB take a moment after it was gone)",
+        timeout_s=90,
+        every_s=1,
+        ready=lambda missing: not missing,
+    )
 
-    assert set(NAMES) <= found
     assert lab.prometheus.query('{job="exporter",__name__=~".*_ratio"}')["value"].between(0, 1).all()
 
 
@@ -60,7 +66,10 @@ def test_orders_and_revenue_are_counted(lab: Lab) -> None:
     """The live customers' orders appear, are completed, and bring revenue."""
     ask = lab.prometheus
 
-    wait_until(lambda: ask.value("sum(revenue_dollars_total)") > 0, "revenue", timeout_s=60, every_s=1)
+    def revenue() -> float:
+        return ask.value("sum(revenue_dollars_total)")
+
+    wait_until(revenue, "revenue", timeout_s=90, every_s=1, tolerate=(NoData,))
 
     placed, completed = (ask.value(f'sum(orders_processed_total{{status="{s}"}})') for s in ("placed", "completed"))
     assert 0 < completed <= placed
