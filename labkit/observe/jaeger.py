@@ -8,7 +8,7 @@ Ask Jaeger for traces, get frames.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -18,7 +18,7 @@ from labkit._http import get_json, request
 from labkit._time import utc_now
 from labkit.errors import InvalidValue, NoData
 from labkit.observe._store_client import interval, nanoseconds, nearest, to_time, with_fields
-from labkit.observe.stores import SPAN_COLUMNS, TRACE_COLUMNS
+from labkit.observe.stores import SPAN_COLUMNS, TRACE_COLUMNS, wait_for_traces
 
 __all__ = ["JaegerTraces"]
 
@@ -26,6 +26,7 @@ _HOW = "Is Jaeger running (see `labkit status`)? It refuses a limit that is not 
 # What Jaeger adds to the attributes of a span; columns of their own say the same.
 _ADDED = frozenset({"error", "span.kind", "otel.scope.name", "otel.scope.version", "otel.status_code"})
 _LOOK_AT = 1500
+_WHY_NEVER = "Jaeger keeps traces in memory: its restart, or 20,000 newer ones, and they are gone. Take a newer trace."
 
 
 class JaegerTraces:
@@ -99,6 +100,10 @@ class JaegerTraces:
         # Jaeger also counts spans of a service below spans of the same one; these are no calls.
         calls = [(row["parent"], row["child"], row["callCount"]) for row in rows if row["parent"] != row["child"]]
         return pd.DataFrame(calls, columns=["parent", "child", "calls"])
+
+    def wait_for(self, trace_ids: Sequence[str], *, timeout_s: float = 30) -> None:
+        """Wait until each of these traces is here, whole: see `TraceStore.wait_for`."""
+        wait_for_traces(self.trace, trace_ids, timeout_s=timeout_s, how=_WHY_NEVER)
 
     def _get(self, path: str, **params: Any) -> list[Any]:
         url, given = f"{self.url}/api/{path}", {name: value for name, value in params.items() if value is not None}

@@ -7,13 +7,19 @@ the embedded store (`logs.py`, `traces.py`), and OpenSearch and Jaeger.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Protocol
 
 import pandas as pd
 
-__all__ = ["LOG_COLUMNS", "SPAN_COLUMNS", "TRACE_COLUMNS", "LogStore", "TraceStore"]
+from labkit._wait import wait_until
+from labkit.errors import InvalidValue, NoData
+
+__all__ = ["LOG_COLUMNS", "SPAN_COLUMNS", "TRACE_COLUMNS", "LogStore", "TraceStore", "wait_for_traces"]
+
+_TRACE_ID = re.compile("[0-9a-fA-F]{32}")
 
 LOG_COLUMNS = ("time", "service", "level", "message", "trace_id", "span_id")
 SPAN_COLUMNS = ("trace_id", "span_id", "parent_id", "service", "operation", "start", "duration_s", "error")
@@ -135,3 +141,71 @@ class TraceStore(Protocol):
     def dependencies(self, *, start: datetime | None = None, end: datetime | None = None) -> pd.DataFrame:
         """Who calls whom: `parent`, `child`, `calls` in the interval (the last hour if None); empty if nobody does."""
         ...
+
+    def wait_for(self, trace_ids: Sequence[str], *, timeout_s: float = 30) -> None:
+        """
+        Wait until the store has each of these traces whole: with its root, and no span whose parent is missing.
+
+        A trace comes later than what names it: an exemplar is seen at the next scrape, a span when its sender's
+        batch is full or old enough, and the root, which ends last, comes last.
+
+        Args:
+            trace_ids: as in an exemplar or a log line, each of 32 hexadecimal digits; none is no wait.
+            timeout_s: limit for all of them together, in seconds.
+
+        Raises:
+            NotReady: not all came in time; names those that are not there and those that are not whole.
+            InvalidValue: one of them is no trace id.
+            RequestFailed: the store does not answer.
+        """
+        ...
+
+
+def wait_for_traces(
+    spans_of: Callable[[str], pd.DataFrame],
+    trace_ids: Sequence[str],
+    *,
+    timeout_s: float,
+    how: str,
+    every_s: float = 0.3,
+) -> None:
+    """
+    What `TraceStore.wait_for` promises, for any store.
+
+    Args:
+        spans_of: a trace's spans by its id; raises `NoData` when there are none.
+        trace_ids: which traces.
+        timeout_s: limit in seconds.
+        how: why this store may never get one; ends the error.
+        every_s: pause between two looks, in seconds.
+
+    Raises:
+        NotReady, InvalidValue: as there.
+    """
+    if isinstance(trace_ids, str) or not all(_TRACE_ID.fullmatch(one) for one in trace_ids):
+        raise InvalidValue("trace_ids", expected="a list of ids of 32 hexadecimal digits", got=trace_ids)
+    waiting = list(dict.fromkeys(trace_ids))
+
+    def not_yet() -> dict[str, str]:
+        states = {one: _state(spans_of, one) for one in waiting}
+        waiting[:] = [one for one, state in states.items() if state]
+        return {one: states[one] for one in waiting}
+
+    count = "the trace is" if len(waiting) == 1 else f"the {len(waiting)} traces are"
+    wait_until(
+        not_yet, f"{count} in the store", timeout_s=timeout_s, every_s=every_s, ready=lambda left: not left, how=how
+    )
+
+
+def _state(spans_of: Callable[[str], pd.DataFrame], trace_id: str) -> str:
+    """What is missing of a trace, in words; "" if nothing."""
+    try:
+        spans = spans_of(trace_id)
+    except NoData:
+        return "not there"
+    here = f"{len(spans)} span{'s' if len(spans) != 1 else ''}"
+    parents = set(spans["parent_id"])
+    if "" not in parents:
+        return f"{here}, its root is not there"
+    orphans = len(parents - {""} - set(spans["span_id"]))
+    return f"{here}, {orphans} of their parents not there" if orphans else ""

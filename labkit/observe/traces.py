@@ -8,6 +8,7 @@ Ask the embedded store for traces, get frames.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -16,9 +17,11 @@ import pandas as pd
 from labkit._time import utc_now
 from labkit.errors import InvalidValue, NoData
 from labkit.observe._store_client import ask, interval, nanoseconds, nearest, to_time, with_fields
-from labkit.observe.stores import SPAN_COLUMNS, TRACE_COLUMNS
+from labkit.observe.stores import SPAN_COLUMNS, TRACE_COLUMNS, wait_for_traces
 
 __all__ = ["EmbeddedTraces"]
+
+_WHY_NEVER = "`labkit logs store` says if it refuses spans; the oldest are dropped after a day. Take a newer trace."
 
 
 class EmbeddedTraces:
@@ -83,6 +86,10 @@ class EmbeddedTraces:
         first, last = interval(start, end)
         span = {"start_ns": nanoseconds(first), "end_ns": nanoseconds(last)}
         return pd.DataFrame(ask(self.url, "dependencies", self._timeout_s, **span))
+
+    def wait_for(self, trace_ids: Sequence[str], *, timeout_s: float = 30) -> None:
+        """Wait until each of these traces is here, whole: see `TraceStore.wait_for`."""
+        wait_for_traces(self.trace, trace_ids, timeout_s=timeout_s, how=_WHY_NEVER)
 
     def _nearest(self, service: str | None, operation: str | None) -> str:
         known = ask(self.url, "operations", self._timeout_s)

@@ -9,7 +9,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from labkit._time import utc_now
-from labkit.errors import NoData
+from labkit.errors import InvalidValue, NoData, NotReady
 from labkit.observe.stores import SPAN_COLUMNS, TRACE_COLUMNS, TraceStore
 
 START = (utc_now() - timedelta(minutes=10)).replace(microsecond=0)
@@ -98,3 +98,20 @@ class TraceContract:
         """The error names what was probably meant."""
         with pytest.raises(NoData, match='"payments"'):
             trace_store.search("payment", start=START, end=END)
+
+    def test_waiting_for_traces_that_are_there_ends_at_once(self, trace_store: TraceStore) -> None:
+        """Also for one that is named twice, and for none."""
+        trace_store.wait_for([SLOW, FAST, SLOW], timeout_s=0)
+        trace_store.wait_for([], timeout_s=0)
+
+    def test_waiting_in_vain_names_what_is_missing(self, trace_store: TraceStore) -> None:
+        """Only that: the trace which is there is not in the error."""
+        with pytest.raises(NotReady, match=f"{'f' * 32}.*not there") as caught:
+            trace_store.wait_for([FAST, "f" * 32], timeout_s=0.5)
+        assert FAST not in str(caught.value)
+
+    @pytest.mark.parametrize("wrong", [FAST, ["not an id"], [FAST[:16]]])
+    def test_waiting_for_what_is_no_trace_id_is_refused(self, trace_store: TraceStore, wrong: list[str]) -> None:
+        """A text instead of a list would be 32 waits for one letter each."""
+        with pytest.raises(InvalidValue, match="trace_ids"):
+            trace_store.wait_for(wrong, timeout_s=60)
