@@ -1,0 +1,1 @@
+"""Service level objectives: specification, budgets, burn rates, alert policies, rules, back-test, report, release."""
