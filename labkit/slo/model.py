@@ -4,6 +4,10 @@ The words of this room as types: windows, indicators, objectives, alert policies
 Pure data.  Objectives and shares are exact fractions, so that a decision never hangs on the last bit of a float;
 lengths are whole seconds.  How specifications are read is in `spec`, what is computed from them in `arithmetic`, what
 Prometheus is told in `rules`.
+
+Every indicator says itself in PromQL: `good_query(window)` and `total_query(window)` count events (or slices of time)
+in the window that ends now, `error_ratio(window)` is the share of bad ones.  All three give no value when there is
+nothing to count from, and the ratio is NaN when the total is 0: unknown, never healthy.
 """
 
 from __future__ import annotations
@@ -12,7 +16,11 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal
 
+from labkit._time import parse_duration
+from labkit.errors import InvalidValue
+
 __all__ = [
+    "WINDOW",
     "Budgeting",
     "BurnAlert",
     "Calendar",
@@ -28,6 +36,9 @@ __all__ = [
     "ThroughputSli",
     "Window",
 ]
+
+WINDOW = "$window"
+"""Stands in the queries of an event SLI where the length of time goes."""
 
 Severity = Literal["page", "ticket"]
 Method = Literal["occurrences", "timeslices", "ratio-timeslices"]
@@ -64,6 +75,47 @@ class EventSli:
     good: str | None = None
     bad: str | None = None
 
+    def total_query(self, window: str) -> str:
+        """
+        PromQL for the number of events in *window*.
+
+        >>> EventSli("sum(increase(jobs_total[$window]))", good="sum(increase(done_total[$window]))").total_query("1h")
+        'sum(increase(jobs_total[1h]))'
+        """
+        return _filled(self.total, window)
+
+    def good_query(self, window: str) -> str:
+        """
+        PromQL for the number of good events in *window*; 0 where there is a total and no series of good ones.
+
+        A counter with a status label has no series before the first event of its kind, nor after every replica that
+        had such events is gone: without the zero, a service of which all requests fail would have no error ratio.
+        """
+        if self.good is not None:
+            return self._counted(self.good, window)
+        return f"({self.total_query(window)}) - {self._counted(self._bad(), window)}"
+
+    def error_ratio(self, window: str) -> str:
+        """
+        PromQL for the share of bad events in *window*, from 0 to 1.
+
+        >>> print(EventSli("sum(increase(a[$window]))", bad="sum(increase(b[$window]))").error_ratio("5m"))
+        ((sum(increase(b[5m]))) or 0 * (sum(increase(a[5m])))) / (sum(increase(a[5m])))
+        """
+        total = self.total_query(window)
+        if self.good is not None:
+            return f"1 - {self._counted(self.good, window)} / ({total})"
+        return f"{self._counted(self._bad(), window)} / ({total})"
+
+    def _bad(self) -> str:
+        if self.bad is None:
+            raise InvalidValue("an event SLI", expected="one that has good or bad", got=self)
+        return self.bad
+
+    def _counted(self, part: str, window: str) -> str:
+        # `0 * total` and not `vector(0)`: it has the total's labels, and it is nothing where the total is nothing.
+        return f"(({_filled(part, window)}) or 0 * ({self.total_query(window)}))"
+
 
 @dataclass(frozen=True, slots=True)
 class LatencySli:
@@ -78,6 +130,37 @@ class LatencySli:
     bound_s: float
     selector: str = ""
 
+    def total_query(self, window: str) -> str:
+        """
+        PromQL for the number of requests in *window*.
+
+        >>> LatencySli("wait_seconds", 0.25, 'job="shop"').total_query("1h")
+        'sum(increase(wait_seconds_count{job="shop"}[1h]))'
+        """
+        return self._sum("count", self.selector, window)
+
+    def good_query(self, window: str) -> str:
+        """
+        PromQL for the number of requests in *window* that took at most the bound; nothing if that is no bucket.
+
+        Whole numbers are looked for as `1` and as `1.0`: clients write one or the other, Prometheus 3 always `1.0`.
+
+        >>> LatencySli("wait_seconds", 0.25).good_query("1h")
+        'sum(increase(wait_seconds_bucket{le="0.25"}[1h]))'
+        >>> LatencySli("wait_seconds", 1).good_query("1h")
+        'sum(increase(wait_seconds_bucket{le=~"1([.]0)?"}[1h]))'
+        """
+        bound = f'le=~"{self.bound_s:.0f}([.]0)?"' if self.bound_s == int(self.bound_s) else f'le="{self.bound_s!r}"'
+        return self._sum("bucket", f"{self.selector}, {bound}" if self.selector else bound, window)
+
+    def error_ratio(self, window: str) -> str:
+        """PromQL for the share of requests in *window* that took longer than the bound, from 0 to 1."""
+        return f"1 - {self.good_query(window)} / {self.total_query(window)}"
+
+    def _sum(self, suffix: str, selector: str, window: str) -> str:
+        matchers = f"{{{selector}}}" if selector else ""
+        return f"sum(increase({self.histogram}_{suffix}{matchers}[{_checked(window)}]))"
+
 
 @dataclass(frozen=True, slots=True)
 class ThroughputSli:
@@ -91,6 +174,18 @@ class ThroughputSli:
     minimum_per_s: float
     slice_s: int = 60
 
+    def total_query(self, window: str) -> str:
+        """PromQL for the number of slices in *window* that have a value; NaN is none."""
+        return _slices(f"({self.query}) >= -Inf", window, self.slice_s, how="count")
+
+    def good_query(self, window: str) -> str:
+        """PromQL for the number of slices in *window* in which the rate is at least the minimum."""
+        return _slices(f"(({self.query}) >= -Inf) >= bool {self.minimum_per_s!r}", window, self.slice_s, how="sum")
+
+    def error_ratio(self, window: str) -> str:
+        """PromQL for the share of bad slices among those in *window* that have a value, from 0 to 1."""
+        return f"1 - {self.good_query(window)} / {self.total_query(window)}"
+
 
 @dataclass(frozen=True, slots=True)
 class FreshnessSli:
@@ -103,6 +198,18 @@ class FreshnessSli:
     query: str
     maximum_s: float
     slice_s: int = 60
+
+    def total_query(self, window: str) -> str:
+        """PromQL for the number of slices in *window* that have a value; NaN is none."""
+        return _slices(f"({self.query}) >= -Inf", window, self.slice_s, how="count")
+
+    def good_query(self, window: str) -> str:
+        """PromQL for the number of slices in *window* in which the age is at most the maximum."""
+        return _slices(f"(({self.query}) >= -Inf) <= bool {self.maximum_s!r}", window, self.slice_s, how="sum")
+
+    def error_ratio(self, window: str) -> str:
+        """PromQL for the share of bad slices among those in *window* that have a value, from 0 to 1."""
+        return f"1 - {self.good_query(window)} / {self.total_query(window)}"
 
 
 Sli = EventSli | LatencySli | ThroughputSli | FreshnessSli
@@ -173,3 +280,17 @@ class Policy:
     alerts: tuple[BurnAlert, ...]
     title: str = ""
     source: str = ""
+
+
+def _checked(window: str) -> str:
+    parse_duration(window)
+    return window
+
+
+def _filled(query: str, window: str) -> str:
+    return query.replace(WINDOW, _checked(window))
+
+
+def _slices(query: str, window: str, slice_s: int, *, how: Literal["sum", "count"]) -> str:
+    # `>= -Inf` in the queries lets every number pass and drops NaN, so that no value is neither good nor bad.
+    return f"{how}_over_time(({query})[{_checked(window)}:{slice_s}s])"
