@@ -12,9 +12,9 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from labkit._page import page
 from labkit._time import format_duration
 from labkit.course import _nb
-from labkit.course._page import page
 from labkit.course.exercise import CHECK_MIME
 from labkit.course.results import CheckResult, NotebookResult, RunOutcome, RunResult
 
