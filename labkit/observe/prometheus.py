@@ -36,6 +36,7 @@ _HOW = "Is it running? See `labkit status`."
 _TARGET_COLUMNS = ("job", "instance", "health", "last_error", "last_scrape", "scrape_s", "url")
 _RULE_COLUMNS = ("group", "name", "kind", "query", "for_s", "state", "health", "last_error", "evaluation_s")
 _ALERT_COLUMNS = ("name", "severity", "state", "active_since", "value", "summary", "labels")
+_EXEMPLAR_COLUMNS = ("time", "trace_id", "value", "labels")
 
 
 class Prometheus:
@@ -218,6 +219,31 @@ class Prometheus:
         """
         rows = [_alert_row(one) for one in self._data("alerts")["alerts"]]
         return _table(rows, _ALERT_COLUMNS, times=("active_since",))
+
+    def exemplars(self, selector: str, start: datetime, end: datetime) -> pd.DataFrame:
+        """
+        The exemplars that Prometheus keeps beside samples: single observations that name their trace.
+
+        Args:
+            selector: series or an expression of them, as in `http_request_duration_seconds_bucket{service="cart"}`.
+            start: timezone-aware first instant.
+            end: timezone-aware last instant, included.
+
+        Returns:
+            `time` (UTC), `trace_id` ("" without one), `value` (as observed), `labels` (of the series, as a dictionary),
+            oldest first.  Empty when there is none: only the newest of each scrape is kept.
+
+        Raises:
+            QueryRejected, RequestFailed, ValueError: as in `query`.
+        """
+        params = {"query": selector, "start": as_utc(start).timestamp(), "end": as_utc(end).timestamp()}
+        found = self._ask(selector, lambda: self._get("query_exemplars", params).json()["data"])
+        rows = [
+            (datetime.fromtimestamp(one["timestamp"], UTC), one["labels"].get("trace_id", ""), float(one["value"]), s)
+            for s, exemplars in ((each["seriesLabels"], each["exemplars"]) for each in found)
+            for one in exemplars
+        ]
+        return _table(rows, _EXEMPLAR_COLUMNS, times=("time",)).sort_values("time", ignore_index=True)
 
     def version(self) -> str:
         """The version of the server, as in `2.42.0`."""

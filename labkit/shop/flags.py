@@ -70,6 +70,13 @@ FLAGS: tuple[Flag, ...] = (
         weakness=True,
     ),
     Flag("shallow_readiness", False, "/readyz says ready without asking what the service needs", weakness=True),
+    Flag(
+        "customer_statistics",
+        False,
+        "response times are counted for each customer too: series without end",
+        "gateway",
+        weakness=True,
+    ),
     Flag("access_log", False, "one log line for every request instead of a sample"),
     Flag("tracing", True, "spans and exemplars are made, where SHOP_OTLP_URL says where spans go"),
     Flag("page_size", 20, "products on one page of the list", "catalog", allowed=tuple(range(1, 101))),

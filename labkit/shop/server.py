@@ -138,11 +138,15 @@ class Service:
         finally:
             duration_s = time.perf_counter() - start
             self.telemetry.request_done(request.method, endpoint, status, duration_s, exemplar())
+            self.answered(request, endpoint, duration_s)
             span.set_attribute("http.response.status_code", status)
             if status >= 500:
                 fail(span, request.get(_REASON) or f"answered {status}", kind=str(status))
             self._access_log(request, endpoint, status, duration_s)
             REQUEST_ID.reset(token)
+
+    def answered(self, request: web.Request, endpoint: str, duration_s: float) -> None:
+        """Called after every answer that is counted; for a service that keeps figures of its own about them."""
 
     async def _answer(self, request: web.Request, handler: Handler, endpoint: str) -> web.StreamResponse:
         try:

@@ -155,6 +155,24 @@ def test_n_plus_one_multiplies_the_statements(shop: ShopStack):
     assert (healthy, weak, page == same) == (1, 21, True)
 
 
+def test_statistics_by_customer_make_series_until_the_restart(shop: ShopStack):
+    """Each customer who asks makes twelve series; with the flag off again they stay, and no new ones come."""
+
+    def series() -> int:
+        return sum(name.startswith("shop_customer_request_seconds") for name in shop.metrics("gateway"))
+
+    def shop_around(*names: str) -> int:
+        for name in names:
+            assert shop.get("gateway", f"/cart/{name}").status_code == 200
+        return series()
+
+    assert shop_around("ann") == 0
+    shop.admin().set_flag("customer_statistics", True)
+    assert shop_around("ann", "ben", "ann") == 24
+    shop.admin().restore_flag("customer_statistics")
+    assert shop_around("cleo") == 24
+
+
 def test_the_missing_index_reads_the_whole_table(shop: ShopStack):
     """Without the index each order reads every row; with it only the user's own."""
 
