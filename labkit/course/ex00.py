@@ -89,7 +89,9 @@ def _failures(lab: LabLike) -> pd.Series[float]:
 
 
 def _failed_between(lab: LabLike, start: pd.Timestamp, end: pd.Timestamp) -> float:
-    span = f"{math.ceil((end - start).total_seconds())}s] @ {end.timestamp():.0f}"
+    # A minute more: the past is sampled once a minute, and a window that leaves its first instant out, as Prometheus 3
+    # does, would else miss the reading before the incident (and find a single one in an incident of a minute).
+    span = f"{math.ceil((end - start).total_seconds()) + 60}s] @ {end.timestamp():.0f}"
     query = f'sum(increase(http_requests_total{{job="shop",service="gateway",status=~"5.."}}[{span}))'
     return float(lab.prometheus.value(query))
 
