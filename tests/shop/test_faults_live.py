@@ -81,21 +81,18 @@ def test_a_crash_is_a_crash_and_a_restart_cures_it(shop: ShopStack):
 
 
 def test_cpu_burn_shows_in_the_process_and_ends(shop: ShopStack):
-    """Processor time of the replica rises to about the share asked for, and rests afterwards."""
+    """The replica burns processor time, which a busy machine grants late, and hardly any after the fault is undone."""
 
-    def used(window_s: float) -> float:
-        def read() -> float:
-            return shop.metrics("catalog-1")["process_cpu_seconds_total"]
+    def used_s() -> float:
+        return shop.metrics("catalog-1")["process_cpu_seconds_total"]
 
-        before, start = read(), time.monotonic()
-        wait_until(lambda: time.monotonic() > start + window_s, "the window is over", timeout_s=10, every_s=0.02)
-        return (read() - before) / (time.monotonic() - start)
-
+    before = used_s()
     shop.admin().inject("cpu", on="catalog-1", share=0.5)
-    burning = used(1.2)
+    wait_until(lambda: used_s() > before + 1, "a second of processor time is burnt", timeout_s=30)
     shop.admin().undo("cpu")
-    assert burning > 0.2
-    assert used(1.0) < burning / 2
+    before, start = used_s(), time.monotonic()
+    wait_until(lambda: time.monotonic() > start + 1.5, "a second and a half is over", timeout_s=10, every_s=0.02)
+    assert used_s() - before < 0.2 * (time.monotonic() - start)
 
 
 def test_memory_grows_to_its_bound_and_is_given_back(shop: ShopStack):
