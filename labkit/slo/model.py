@@ -24,6 +24,7 @@ __all__ = [
     "Budgeting",
     "BurnAlert",
     "Calendar",
+    "CalendarUnit",
     "EventSli",
     "FreshnessSli",
     "LatencySli",
@@ -41,6 +42,7 @@ WINDOW = "$window"
 """Stands in the queries of an event SLI where the length of time goes."""
 
 Severity = Literal["page", "ticket"]
+CalendarUnit = Literal["day", "week", "month", "quarter", "year"]
 Method = Literal["occurrences", "timeslices", "ratio-timeslices"]
 
 
@@ -55,7 +57,7 @@ class Rolling:
 class Calendar:
     """The calendar period that an instant falls in; it starts at midnight in *timezone* (an IANA name)."""
 
-    unit: Literal["day", "week", "month", "quarter", "year"]
+    unit: CalendarUnit
     timezone: str = "UTC"
 
 
@@ -74,6 +76,8 @@ class EventSli:
     total: str
     good: str | None = None
     bad: str | None = None
+    name: str = ""
+    description: str = ""
 
     def total_query(self, window: str) -> str:
         """
@@ -129,6 +133,8 @@ class LatencySli:
     histogram: str
     bound_s: float
     selector: str = ""
+    name: str = ""
+    description: str = ""
 
     def total_query(self, window: str) -> str:
         """
@@ -173,6 +179,8 @@ class ThroughputSli:
     query: str
     minimum_per_s: float
     slice_s: int = 60
+    name: str = ""
+    description: str = ""
 
     def total_query(self, window: str) -> str:
         """PromQL for the number of slices in *window* that have a value; NaN is none."""
@@ -198,6 +206,8 @@ class FreshnessSli:
     query: str
     maximum_s: float
     slice_s: int = 60
+    name: str = ""
+    description: str = ""
 
     def total_query(self, window: str) -> str:
         """PromQL for the number of slices in *window* that have a value; NaN is none."""
