@@ -300,7 +300,7 @@ def exhaustion(
     return Exhaustion("in", in_s, f"{float(left):.1%} of the budget at burn {float(pace):.3g} lasts {shown}")
 
 
-def _exact(value: Count) -> Fraction | None:
+def _exact(value: object) -> Fraction | None:
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
         return None
     if isinstance(value, numbers.Integral):
