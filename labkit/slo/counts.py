@@ -20,7 +20,7 @@ import pandas as pd
 from labkit._time import as_utc
 from labkit.errors import InvalidValue
 
-__all__ = ["Sums", "checked", "exact", "frame", "from_counters", "increases", "step_s", "sums", "times_ns"]
+__all__ = ["Sums", "checked", "exact", "frame", "from_counters", "increases", "step_s", "sums", "times_ns", "total_of"]
 
 _Floats = npt.NDArray[np.float64]
 _NS = 1_000_000_000
@@ -188,10 +188,11 @@ def sums(counts: pd.DataFrame, start: datetime, end: datetime) -> Sums:
     inside = counts[(counts.index > first) & (counts.index <= last)]
     known = inside["total"].notna()
     covered = min(Fraction(int(known.sum()) * step_s(counts)), length)
-    return Sums(_total(inside["good"]), _total(inside["total"]), covered, length)
+    return Sums(total_of(inside["good"]), total_of(inside["total"]), covered, length)
 
 
-def _total(column: pd.Series[Any]) -> Fraction:
+def total_of(column: pd.Series[Any]) -> Fraction:
+    """The sum of a column of counts, exactly; unknown steps are left out, and none at all is 0."""
     values = column.dropna().to_numpy()
     if np.issubdtype(values.dtype, np.integer):
         return Fraction(int(values.sum(dtype=object)) if len(values) else 0)
