@@ -265,13 +265,19 @@ def error_ratio(slo: Slo, window_s: int) -> str:
     PromQL for the share of *slo*'s budgeted events that are bad: of events, or of slices, as its budgeting says.
 
     Slices are asked by a subquery; those without events are neither good nor bad.
+
+    Raises:
+        InvalidValue: timeslices without a target.
     """
     method, slice_s = slo.budgeting.method, slo.budgeting.slice_s
     if method == "occurrences":
         return slo.sli.error_ratio(promql_duration(window_s))
     ratio = f"({slo.sli.error_ratio(promql_duration(slice_s))}) >= -Inf"
     if method == "timeslices":
-        target = slo.objective if slo.budgeting.slice_target is None else slo.budgeting.slice_target
+        target = slo.budgeting.slice_target
+        if target is None:
+            expected = "the fraction of good events from which on a slice is good"
+            raise InvalidValue(f"{slo.name}: slice_target", expected=expected, got=None)
         ratio = f"({ratio}) > bool {float(1 - target)!r}"
     return f"avg_over_time(({ratio})[{promql_duration(window_s)}:{promql_duration(slice_s)}])"
 
