@@ -17,9 +17,10 @@ from types import MappingProxyType
 
 from labkit._time import format_duration
 from labkit.errors import InvalidValue, UnknownName
+from labkit.slo.arithmetic import as_objective
 from labkit.slo.model import BurnAlert, Policy
 
-__all__ = ["POLICIES", "alert_names", "budget_share", "designs", "get", "highest_burn", "lint"]
+__all__ = ["POLICIES", "alert_names", "budget_share", "designs", "get", "highest_burn", "lint", "threshold"]
 
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
 _MONTH_S = 30 * _DAY_S
@@ -138,7 +139,7 @@ def alert_names(policy: Policy) -> tuple[str, ...]:
     return tuple(names)
 
 
-def highest_burn(objective: Fraction) -> Fraction:
+def highest_burn(objective: Fraction | float) -> Fraction:
     """
     The burn rate while every event is bad, 1/(1 - objective): no burn rate is above it.
 
@@ -148,12 +149,26 @@ def highest_burn(objective: Fraction) -> Fraction:
     >>> highest_burn(Fraction(999, 1000))
     Fraction(1000, 1)
     """
-    if not 0 < objective < 1:
-        raise InvalidValue("objective", expected="a fraction strictly between 0 and 1", got=objective)
-    return 1 / (1 - Fraction(objective))
+    return 1 / (1 - as_objective(objective))
 
 
-def lint(policy: Policy, objective: Fraction, period_s: int = _MONTH_S) -> list[str]:
+def threshold(alert: BurnAlert, objective: Fraction | float, period_s: int = _MONTH_S) -> float:
+    """
+    The error ratio above which *alert* fires: its factor times 1 - objective, as the nearest float.
+
+    Rules write this number and the back-test compares with it: one float on both sides, so that a ratio that meets it
+    exactly is decided alike.
+
+    Raises:
+        InvalidValue: *objective* is not strictly between 0 and 1.
+
+    >>> threshold(BurnAlert(Fraction(2, 100), long_s=3600), Fraction(999, 1000))
+    0.0144
+    """
+    return float(alert.factor(period_s) * (1 - as_objective(objective)))
+
+
+def lint(policy: Policy, objective: Fraction | float, period_s: int = _MONTH_S) -> list[str]:
     """
     What is wrong with *policy* for this objective, a sentence each with its numbers; an empty list when nothing is.
 
@@ -181,7 +196,7 @@ def lint(policy: Policy, objective: Fraction, period_s: int = _MONTH_S) -> list[
     found = [
         f"{name}: {problem}"
         for name, alert in named
-        for problem in _problems(alert, Fraction(objective), top, period_s)
+        for problem in _problems(alert, as_objective(objective), top, period_s)
     ]
     for index, (name, alert) in enumerate(named):
         for earlier, other in named[:index]:
