@@ -43,8 +43,9 @@ def slices(counts: pd.DataFrame, slice_s: int) -> pd.DataFrame:
         slice_s: length of a slice, in seconds; a multiple of the counts' step.
 
     Returns:
-        A frame of counts with `step_s` = *slice_s*.  A slice of which any step is unknown, or beyond the edges of the
-        data, is nan: its other steps do not speak for it.
+        A frame of counts with `step_s` = *slice_s*.  A slice of which any step is unknown is nan: its other steps do
+        not speak for it.  Slices that reach beyond the edges of the data are left out; if there are no others, what is
+        left is nan.
 
     Raises:
         InvalidValue: the slice is no multiple of the step, or the counts cannot be.
@@ -58,9 +59,11 @@ def slices(counts: pd.DataFrame, slice_s: int) -> pd.DataFrame:
     ends = -(-times_ns(found) // (slice_s * _NS)) * (slice_s * _NS)
     grouped = found[["good", "total"]].groupby(ends)
     merged = grouped.sum().astype(float).where(grouped.count() == slice_s // step)
-    whole = not merged.isna().any(axis=None)
     merged.index = pd.DatetimeIndex(merged.index, tz="UTC", name="time")
-    result = merged.astype(np.int64) if whole and _whole(found) else merged
+    inside = (merged.index <= found.index[-1]) & (merged.index >= found.index[0] + pd.Timedelta(seconds=slice_s - step))
+    if inside.any():
+        merged = merged[inside]
+    result = merged.astype(np.int64) if _whole(found) and not merged.isna().any(axis=None) else merged
     result.attrs = {**found.attrs, "step_s": slice_s}
     return result
 
