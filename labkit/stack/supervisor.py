@@ -66,7 +66,7 @@ class Supervisor:
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | {"LABKIT_LAB_ID": lab_id}
         # It puts itself into the background, in a session of its own: Ctrl-C in a terminal must reach labkit
         # alone, which then stops things in order.
-        argv = [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)]
+        argv = [sys.executable, "-m", "labkit.stack.supervisord", "-c", str(config)]
         run(argv, timeout_s=_START_TIMEOUT_S, cwd=self.run_dir, env=environment)
         wait_until(self.alive, "supervisord answers on its socket", timeout_s=_START_TIMEOUT_S, every_s=0.02)
         return int(self._call("getPID"))
