@@ -1,19 +1,70 @@
-"""YAML files as typed objects, with every mistake named by line and column."""
+"""
+YAML files as typed objects, with every mistake named by line and column.
+
+Values keep what the file says: a number with a point is handed on as `Decimal`, so that 99.9 is 999/1000 for whoever
+needs it exactly, and a key that is given twice is a mistake, not a silent choice.
+"""
 
 from __future__ import annotations
 
 import difflib
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from labkit.errors import ConfigInvalid, ConfigProblem
+from labkit.errors import ConfigInvalid, ConfigProblem, InvalidValue
 
-__all__ = ["load_model"]
+__all__ = ["Misplaced", "Place", "load_model", "parse_model", "read_text"]
 
 M = TypeVar("M", bound=BaseModel)
+Place = tuple[str | int, ...]
+"""Keys and indices from the top of a file to a value."""
+
+
+class Misplaced(ValueError):
+    """
+    Mistakes that a model found in several of its values: for validators that look at more than one field.
+
+    *problems* are pairs of the place below the model, and what is wrong there.
+    """
+
+    def __init__(self, problems: Sequence[tuple[Place, str]]) -> None:
+        self.problems = list(problems)
+        super().__init__("; ".join(message for _, message in problems))
+
+
+class _Exact(yaml.SafeLoader if not hasattr(yaml, "CSafeLoader") else yaml.CSafeLoader):  # type: ignore[misc]
+    """Safe values only; numbers with a point as they are written."""
+
+
+def _exact(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Decimal | float:
+    try:
+        return Decimal(node.value.replace("_", ""))
+    except InvalidOperation:  # .nan, .inf, 1:30.5
+        return float(loader.construct_yaml_float(node))
+
+
+_Exact.add_constructor("tag:yaml.org,2002:float", _exact)
+
+
+def read_text(path: Path) -> str:
+    """
+    The text of a file in UTF-8.
+
+    Raises:
+        ConfigInvalid: it is not UTF-8.
+        FileNotFoundError: there is no such file.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise ConfigInvalid(str(path), problems=[ConfigProblem(line, 1, "not text in UTF-8")]) from error
 
 
 def load_model(model: type[M], path: Path) -> M:
@@ -25,71 +76,194 @@ def load_model(model: type[M], path: Path) -> M:
             column and, for an unknown key, the nearest correct name.
         FileNotFoundError: there is no such file.
     """
-    text = path.read_text(encoding="utf-8")
+    return parse_model(model, read_text(path), str(path))
+
+
+def parse_model(
+    model: type[M], text: str, source: str, *, checks: Callable[[Any], Iterable[tuple[Place, str]]] | None = None
+) -> M:
+    """
+    Read YAML text as a *model*.
+
+    Args:
+        model: what the text must fit.
+        text: one YAML document.
+        source: where it comes from, for messages.
+        checks: looks at the plain data for what concerns several parts of the file; yields places and what is wrong
+            there.  It sees data that may not fit the model.
+
+    Raises:
+        ConfigInvalid: as for `load_model`; mistakes are in the order of the file.
+    """
+    node, data = _read(text, source)
+    found: list[ConfigProblem] = [
+        *_twice(node),
+        *(_at(node, place, message) for place, message in (checks(data) if checks else ())),
+    ]
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        raise ConfigInvalid(str(path), problems=[ConfigProblem(line, column, f"not YAML: {error.problem}")]) from error
-    try:
-        return model.model_validate(data if data is not None else {})
+        result = model.model_validate(data if data is not None else {})
     except ValidationError as error:
-        raise ConfigInvalid(str(path), problems=[_problem(detail, node, model) for detail in error.errors()]) from error
+        found += [problem for detail in error.errors() for problem in _problems(detail, node, model)]
+    if found:
+        found.sort(key=lambda problem: (problem.line, problem.column))
+        raise ConfigInvalid(source, problems=found)
+    return result
 
 
-def _problem(detail: Any, node: yaml.Node | None, model: type[BaseModel]) -> ConfigProblem:
-    where = [part for part in detail["loc"] if isinstance(part, str | int)]
-    line, column = _position(node, where, key=detail["type"] == "extra_forbidden")
-    name = ".".join(str(part) for part in where) or "the file"
-    if detail["type"] == "extra_forbidden":
-        known = _fields_at(model, where[:-1])
-        close = difflib.get_close_matches(str(where[-1]), known, n=1)
-        hint = f"; did you mean `{close[0]}`?" if close else f"; known: {', '.join(sorted(known))}" if known else ""
-        return ConfigProblem(line, column, f"`{name}` is not a known key{hint}")
-    if detail["type"] == "missing":
-        return ConfigProblem(line, column, f"`{name}` is missing")
-    return ConfigProblem(line, column, f"`{name}`: {detail['msg']} (got {detail['input']!r})")
+def _read(text: str, source: str) -> tuple[yaml.Node | None, Any]:
+    loader = _Exact(text)
+    line, column = 1, 1
+    try:
+        node = loader.get_single_node()
+        return node, loader.construct_document(node) if node is not None else None
+    except yaml.MarkedYAMLError as error:
+        if mark := error.problem_mark:
+            line, column = mark.line + 1, mark.column + 1
+        context = f"{error.context}, " if str(error.problem).startswith("but ") else ""
+        reason = f"not YAML: {context}{error.problem}"
+    except yaml.reader.ReaderError as error:
+        line = text[: error.position].count("\n") + 1
+        reason = f"not YAML: a character that YAML forbids ({error.reason})"
+    except ValueError as error:  # a date such as 2026-13-45
+        reason = f"a value that YAML cannot read: {error}"
+    except RecursionError:
+        reason = "nested too deeply"
+    finally:
+        loader.dispose()
+    raise ConfigInvalid(source, problems=[ConfigProblem(line, column, reason)])
 
 
-def _position(node: yaml.Node | None, where: list[str | int], *, key: bool) -> tuple[int, int]:
-    """Line and column, from 1, of the value at *where* (or of its key), or of its nearest parent in the file."""
+def _twice(node: yaml.Node | None) -> Iterator[ConfigProblem]:
+    """Keys that one mapping has more than once."""
+    seen: set[int] = set()
+    rest = [node] if node is not None else []
+    while rest:
+        current = rest.pop()
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        if isinstance(current, yaml.SequenceNode):
+            rest += current.value
+        if isinstance(current, yaml.MappingNode):
+            first: dict[str, int] = {}
+            for key, value in current.value:
+                rest.append(value)
+                line = key.start_mark.line + 1
+                if key.value in first:
+                    message = f"`{key.value}` is given twice, first in line {first[key.value]}"
+                    yield ConfigProblem(line, key.start_mark.column + 1, message)
+                if isinstance(key, yaml.ScalarNode):
+                    first.setdefault(key.value, line)
+
+
+def _problems(detail: Any, node: yaml.Node | None, model: type[BaseModel]) -> Iterator[ConfigProblem]:
+    # Pydantic puts the tag of a union's member among the keys; the file knows nothing of tags.
+    where = tuple(part for part in detail["loc"] if isinstance(part, str | int))
+    kind, error = detail["type"], detail.get("ctx", {}).get("error")
+    if isinstance(error, Misplaced):
+        for place, message in error.problems:
+            yield _at(node, (*where, *place), message)
+        return
+    got = f" (got {_shown(detail['input'])})"
+    match kind:
+        case "extra_forbidden":
+            known = _fields_at(model, where[:-1])
+            hint = _nearest(str(where[-1]), known) or (f"; known: {', '.join(sorted(known))}" if known else "")
+            yield _at(node, where, f"is not a known key{hint}", key=True)
+        case "missing":
+            yield _at(node, where, "is missing")
+        case "union_tag_not_found":
+            yield _at(node, (*where, detail["ctx"]["discriminator"].strip("'")), "is missing")
+        case "union_tag_invalid":
+            place = (*where, detail["ctx"]["discriminator"].strip("'"))
+            yield _at(node, place, _one_of(detail["ctx"]["expected_tags"], detail["ctx"]["tag"]))
+        case "literal_error":
+            yield _at(node, where, _one_of(detail["ctx"]["expected"], detail["input"]))
+        case "string_type":
+            yield _at(node, where, f"must be text; put it in quotes{got}")
+        case "model_type" | "dict_type" | "model_attributes_type":
+            yield _at(node, where, f"must be keys with values{got}")
+        case "list_type" | "tuple_type":
+            yield _at(node, where, f"must be a list{got}")
+        case "value_error":
+            yield _at(node, where, str(error) if isinstance(error, InvalidValue) else f"{error}{got}")
+        case _:
+            yield _at(node, where, f"{detail['msg']}{got}")
+
+
+def _at(node: yaml.Node | None, where: Place, message: str, *, key: bool = False) -> ConfigProblem:
+    line, column, place = _position(node, where, key=key)
+    name = f"`{'.'.join(str(part) for part in place)}`" if place else "the file"
+    return ConfigProblem(line, column, f"{name}{' ' if message.startswith(('is ', 'must ')) else ': '}{message}")
+
+
+def _one_of(listed: str, got: object) -> str:
+    known = re.findall(r"'([^']*)'", listed)
+    return f"must be one of {', '.join(known)} (got {_shown(got)}){_nearest(str(got), known)}"
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean `{close[0]}`?" if close else ""
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Decimal):
+        return str(value)
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+def _position(node: yaml.Node | None, where: Place, *, key: bool) -> tuple[int, int, Place]:
+    """Line and column, from 1, of the value at *where* (or of its key), or of its nearest parent; and its place."""
     mark = node.start_mark if node else None
+    place: list[str | int] = []
     for depth, part in enumerate(where):
+        last = depth == len(where) - 1
         if isinstance(node, yaml.MappingNode):
             pair = next(((k, v) for k, v in node.value if k.value == str(part)), None)
-            if pair is None:
-                break
-            node = pair[1]
-            mark = pair[0].start_mark if key and depth == len(where) - 1 else node.start_mark
+            if pair is not None:
+                node = pair[1]
+                mark = pair[0].start_mark if key and last else node.start_mark
+            elif not last:
+                continue  # the tag of a union's member
         elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
             node = node.value[part]
             mark = node.start_mark
-        else:
-            break
-    return (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        elif not last:
+            continue
+        place.append(part)
+    return (mark.line + 1, mark.column + 1, tuple(place)) if mark else (1, 1, where)
 
 
-def _fields_at(model: type[BaseModel], where: list[str | int]) -> list[str]:
-    """Names of the fields that a key at *where* could have been, or none when the place is not a model."""
-    current: Any = model
+def _fields_at(model: type[BaseModel], where: Place) -> list[str]:
+    """Names of the keys that could have stood at *where*, or none when the place is not a model."""
+    current = [model]
     for part in where:
         if isinstance(part, int):
             continue
-        field = current.model_fields.get(part) if isinstance(current, type) and issubclass(current, BaseModel) else None
-        if field is None:
-            return []
-        current = _model_in(field.annotation)
-    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+        fields = [field for each in current for name, field in _keys(each) if name == part]
+        if fields:
+            current = [found for field in fields for found in _models_in(field.annotation)]
+        else:  # the tag of a union's member: that member only
+            current = [each for each in current if part in _tags(each)]
+    return [name for each in current for name, _ in _keys(each)]
 
 
-def _model_in(annotation: Any) -> Any:
-    """The first pydantic model in a type such as `list[Source] | None`."""
+def _keys(model: type[BaseModel]) -> Iterator[tuple[str, Any]]:
+    for name, field in model.model_fields.items():
+        yield field.alias or name, field
+
+
+def _tags(model: type[BaseModel]) -> Iterator[str]:
+    for field in model.model_fields.values():
+        if get_origin(field.annotation) is Literal:
+            yield from get_args(field.annotation)
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The pydantic models in a type such as `list[Source] | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for inner in getattr(annotation, "__args__", ()):
-        found = _model_in(inner)
-        if found is not None:
-            return found
-    return None
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models_in(inner)
