@@ -7,28 +7,26 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from labkit._http import get_json, request
-from labkit._time import format_duration, utc_now
+from labkit._time import utc_now
 from labkit._wait import wait_until
-from labkit.errors import ConfigInvalid, NotRunning
+from labkit.errors import NotRunning
+from labkit.lab_start import first_ports, hooks, how_it_ended, same_lab, settings_of, shop_admin, wait_for_targets
 from labkit.settings import Settings, load_settings
 from labkit.shop.client import ShopAdmin
-from labkit.shop.history import ensure_history, load_labels
+from labkit.shop.history import load_labels
 from labkit.shop.links import apply_links
 from labkit.stack.doctor import Report, examine
-from labkit.stack.local import Hooks, LocalRuntime
-from labkit.stack.plan import Layout
+from labkit.stack.local import LocalRuntime
 from labkit.stack.progress import Event, Progress, printer, silent, step
 from labkit.stack.state import ProcessId, State, lab_processes, renew_lease, resume_all
 
@@ -45,9 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Lab", "PastLabels", "connect", "doctor", "stop_owned_by", "up"]
 
-_TARGETS_TIMEOUT_S = 20
 _RESET_TIMEOUT_S = 25
-_RELOAD_TIMEOUT_S = 10
 
 
 def up(
@@ -88,11 +84,9 @@ def up(
     settings = load_settings(given)
     show = progress or printer()
     runtime = LocalRuntime(settings)
-    state, started = runtime.up(
-        owner=os.getpid() if owner == -1 else owner, hooks=_hooks(settings, show), progress=show
-    )
-    _same_lab(state, settings)
-    found = Lab(_settings_of(state, settings), state, started=started)
+    state, started = runtime.up(owner=os.getpid() if owner == -1 else owner, hooks=hooks(settings, show), progress=show)
+    same_lab(state, settings)
+    found = Lab(settings_of(state, settings), state, started=started)
     _announce(found, show)
     return found
 
@@ -120,7 +114,7 @@ def connect(*, run_dir: Path | None = None) -> Lab:
     settings = load_settings({"run_dir": run_dir})
     state = LocalRuntime(settings).state()
     if state is None or state.phase != "up":
-        seen = "it is still starting" if state else _how_it_ended(settings.run_dir)
+        seen = "it is still starting" if state else how_it_ended(settings.run_dir)
         raise NotRunning(
             f"Joining the lab in {settings.run_dir}", seen=seen, how="Run `labkit up`, or `lab = labkit.up()`."
         )
@@ -128,7 +122,7 @@ def connect(*, run_dir: Path | None = None) -> Lab:
     if orphan:
         state = state.changed(owner=ProcessId.of(os.getpid()))
     renew_lease(settings.run_dir)
-    return Lab(_settings_of(state, settings), state, started=orphan)
+    return Lab(settings_of(state, settings), state, started=orphan)
 
 
 def stop_owned_by(pid: int) -> list[str]:
@@ -317,7 +311,7 @@ class Lab:
             self._wait_until_ready(_RESET_TIMEOUT_S)
             self._shop.reset()
             self._wait_until_ready(_RESET_TIMEOUT_S)
-            _wait_for_targets(self.url("prometheus"))
+            wait_for_targets(self.url("prometheus"))
             if self.has("alertmanager"):
                 self.alertmanager.expire_all()
 
@@ -339,7 +333,7 @@ class Lab:
 
     def _use(self) -> None:
         if not self.alive():
-            seen = _how_it_ended(self.run_dir)
+            seen = how_it_ended(self.run_dir)
             raise NotRunning("Using this lab", seen=seen, how="Start it again: `lab = labkit.up()`.")
         renew_lease(self.run_dir)
 
@@ -371,12 +365,12 @@ class Lab:
 
     @cached_property
     def _shop(self) -> ShopAdmin:
-        return _shop_admin(self.run_dir, self._state.ports)
+        return shop_admin(self.run_dir, self._state.ports)
 
     def _apply_links(self) -> None:
         if self._state.link_ports:
             offset = self._state.port_offset
-            apply_links(self.url("toxiproxy"), _first_ports(self._state.ports), listen_offset=offset)
+            apply_links(self.url("toxiproxy"), first_ports(self._state.ports), listen_offset=offset)
 
     def _wait_until_ready(self, timeout_s: float) -> None:
         wait_until(
@@ -392,89 +386,6 @@ class Lab:
 def _announce(lab: Lab, show: Progress) -> None:
     what = "the lab is up" if lab.owned else "joined the lab that is up"
     show(Event("done", what, detail=f"{lab.url('prometheus')}; stop it with lab.down() or `labkit down`"))
-
-
-def _hooks(settings: Settings, show: Progress) -> Hooks:
-    def seed_history(layout: Layout) -> None:
-        with step(show, "write thirty days of history into Prometheus") as now:
-            url = f"http://{layout.address('prometheus')}"
-            reports = ensure_history(url, seed=settings.seed, labels_path=layout.data("history.json"))
-            now.detail = f"{sum(r.samples for r in reports):,} samples"
-
-    def connect_links(layout: Layout) -> None:
-        api = f"http://{layout.address('toxiproxy')}"
-        apply_links(api, _first_ports(layout.ports), listen_offset=settings.port_offset)
-
-    def begin(layout: Layout) -> None:
-        _begin_observing(layout, settings, show)
-
-    return Hooks(after={"prometheus": seed_history, "toxiproxy": connect_links}, finish=begin)
-
-
-def _begin_observing(layout: Layout, settings: Settings, show: Progress) -> None:
-    """Fill the seconds since the history was written, give Prometheus its jobs, wait until all targets answer."""
-    url = f"http://{layout.address('prometheus')}"
-    with step(show, "let Prometheus observe the lab") as now:
-        ensure_history(url, seed=settings.seed)
-        folder = layout.etc / "prometheus"
-        (folder / "prometheus.yml").write_text((folder / "full.yml").read_text(encoding="utf-8"), encoding="utf-8")
-        how = "`labkit logs prometheus` names the mistake in its configuration."
-        request("POST", f"{url}/-/reload", timeout_s=_RELOAD_TIMEOUT_S, how=how)
-
-        _wait_for_targets(url)
-        now.detail = "every target is up"
-
-
-def _wait_for_targets(url: str) -> None:
-    """Until the last scrape of every target of the Prometheus at *url* succeeded."""
-
-    def waiting() -> list[str]:
-        targets = get_json(f"{url}/api/v1/targets", params={"state": "active"})["data"]["activeTargets"]
-        return [t["labels"]["instance"] for t in targets if t["health"] != "up"] if targets else ["any target"]
-
-    wait_until(waiting, "every target is up", timeout_s=_TARGETS_TIMEOUT_S, ready=lambda names: not names)
-
-
-def _first_ports(ports: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
-    return {name: next(iter(roles.values())) for name, roles in ports.items() if roles}
-
-
-def _shop_admin(run_dir: Path, ports: Mapping[str, Mapping[str, int]]) -> ShopAdmin:
-    admin_urls = {name: f"http://127.0.0.1:{roles['admin']}" for name, roles in ports.items() if "admin" in roles}
-    token = (run_dir / "secrets" / "admin_token").read_text(encoding="utf-8")
-    return ShopAdmin(
-        admin_urls,
-        token,
-        redis_url=f"redis://127.0.0.1:{ports['redis']['redis']}/0",
-        deploy_log=run_dir / "deploys.jsonl",
-    )
-
-
-def _settings_of(state: State, settings: Settings) -> Settings:
-    """The settings with what the running lab was started with."""
-    given = {"run_dir": settings.run_dir, "cache_dir": settings.cache_dir, "lab": settings.lab}
-    return load_settings({**given, "seed": state.seed, "profile": state.profile, "port_offset": state.port_offset})
-
-
-def _same_lab(state: State, settings: Settings) -> None:
-    problems = [
-        f"it has {name} {getattr(state, name)}, you asked for {getattr(settings, name)}"
-        for name in ("seed", "profile", "port_offset")
-        if getattr(state, name) != getattr(settings, name) and settings.origins[name] != "default"
-    ]
-    if problems:
-        how = "Run `labkit down` first, or use another run directory (LABKIT_RUN_DIR) and port offset for a second lab."
-        raise ConfigInvalid(f"The lab that runs in {settings.run_dir}", problems=problems, how=how)
-
-
-def _how_it_ended(run_dir: Path) -> str:
-    try:
-        note = json.loads((run_dir / "ended.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return "no lab runs there"
-    ended = datetime.fromtimestamp(note["ended"], UTC)
-    ago = format_duration(max(1.0, (utc_now() - ended).total_seconds()))
-    return f"no lab runs there; the last one ended {ago} ago ({ended:%Y-%m-%d %H:%M:%S} UTC): {note['reason']}"
 
 
 def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:

@@ -1,0 +1,133 @@
+"""How a lab starts, and how one that runs is told from one that does not: what `lab` asks of the runtime."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from labkit._http import get_json, request
+from labkit._time import format_duration, utc_now
+from labkit._wait import wait_until
+from labkit.errors import ConfigInvalid
+from labkit.settings import Settings, load_settings
+from labkit.shop.client import ShopAdmin
+from labkit.shop.history import ensure_history
+from labkit.shop.links import apply_links
+from labkit.stack.local import Hooks
+from labkit.stack.plan import Layout
+from labkit.stack.progress import Progress, step
+from labkit.stack.state import State
+
+__all__ = [
+    "LOADED_RULES",
+    "first_ports",
+    "hooks",
+    "how_it_ended",
+    "same_lab",
+    "settings_of",
+    "shop_admin",
+    "wait_for_targets",
+]
+
+LOADED_RULES = "prometheus/rules/slo.yml"
+"""Below `etc`: rules that were loaded into a running lab; the next start is without them."""
+
+_TARGETS_TIMEOUT_S = 20
+_RELOAD_TIMEOUT_S = 10
+
+
+def hooks(settings: Settings, show: Progress) -> Hooks:
+    """What belongs to a start beside the programs: the past, the links between services, the first scrapes."""
+
+    def seed_history(layout: Layout) -> None:
+        with step(show, "write thirty days of history into Prometheus") as now:
+            url = f"http://{layout.address('prometheus')}"
+            reports = ensure_history(url, seed=settings.seed, labels_path=layout.data("history.json"))
+            now.detail = f"{sum(r.samples for r in reports):,} samples"
+
+    def connect_links(layout: Layout) -> None:
+        api = f"http://{layout.address('toxiproxy')}"
+        apply_links(api, first_ports(layout.ports), listen_offset=settings.port_offset)
+
+    def begin(layout: Layout) -> None:
+        _begin_observing(layout, settings, show)
+
+    return Hooks(after={"prometheus": seed_history, "toxiproxy": connect_links}, finish=begin)
+
+
+def _begin_observing(layout: Layout, settings: Settings, show: Progress) -> None:
+    """Fill the seconds since the history was written, give Prometheus its jobs, wait until all targets answer."""
+    url = f"http://{layout.address('prometheus')}"
+    with step(show, "let Prometheus observe the lab") as now:
+        ensure_history(url, seed=settings.seed)
+        (layout.etc / LOADED_RULES).unlink(missing_ok=True)
+        folder = layout.etc / "prometheus"
+        (folder / "prometheus.yml").write_text((folder / "full.yml").read_text(encoding="utf-8"), encoding="utf-8")
+        how = "`labkit logs prometheus` names the mistake in its configuration."
+        request("POST", f"{url}/-/reload", timeout_s=_RELOAD_TIMEOUT_S, how=how)
+
+        wait_for_targets(url)
+        now.detail = "every target is up"
+
+
+def wait_for_targets(url: str) -> None:
+    """Until the last scrape of every target of the Prometheus at *url* succeeded."""
+
+    def waiting() -> list[str]:
+        targets = get_json(f"{url}/api/v1/targets", params={"state": "active"})["data"]["activeTargets"]
+        return [t["labels"]["instance"] for t in targets if t["health"] != "up"] if targets else ["any target"]
+
+    wait_until(waiting, "every target is up", timeout_s=_TARGETS_TIMEOUT_S, ready=lambda names: not names)
+
+
+def first_ports(ports: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    """The first port of every instance that has one."""
+    return {name: next(iter(roles.values())) for name, roles in ports.items() if roles}
+
+
+def shop_admin(run_dir: Path, ports: Mapping[str, Mapping[str, int]]) -> ShopAdmin:
+    """The admin side of the shop of the lab in *run_dir*."""
+    admin_urls = {name: f"http://127.0.0.1:{roles['admin']}" for name, roles in ports.items() if "admin" in roles}
+    token = (run_dir / "secrets" / "admin_token").read_text(encoding="utf-8")
+    return ShopAdmin(
+        admin_urls,
+        token,
+        redis_url=f"redis://127.0.0.1:{ports['redis']['redis']}/0",
+        deploy_log=run_dir / "deploys.jsonl",
+    )
+
+
+def settings_of(state: State, settings: Settings) -> Settings:
+    """The settings with what the running lab was started with."""
+    given = {"run_dir": settings.run_dir, "cache_dir": settings.cache_dir, "lab": settings.lab}
+    return load_settings({**given, "seed": state.seed, "profile": state.profile, "port_offset": state.port_offset})
+
+
+def same_lab(state: State, settings: Settings) -> None:
+    """
+    Whether the lab that runs is the one that was asked for.
+
+    Raises:
+        ConfigInvalid: it has another seed, profile or port offset than were asked for.
+    """
+    problems = [
+        f"it has {name} {getattr(state, name)}, you asked for {getattr(settings, name)}"
+        for name in ("seed", "profile", "port_offset")
+        if getattr(state, name) != getattr(settings, name) and settings.origins[name] != "default"
+    ]
+    if problems:
+        how = "Run `labkit down` first, or use another run directory (LABKIT_RUN_DIR) and port offset for a second lab."
+        raise ConfigInvalid(f"The lab that runs in {settings.run_dir}", problems=problems, how=how)
+
+
+def how_it_ended(run_dir: Path) -> str:
+    """In words: that no lab runs in *run_dir*, and when and why the last one ended."""
+    try:
+        note = json.loads((run_dir / "ended.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return "no lab runs there"
+    ended = datetime.fromtimestamp(note["ended"], UTC)
+    ago = format_duration(max(1.0, (utc_now() - ended).total_seconds()))
+    return f"no lab runs there; the last one ended {ago} ago ({ended:%Y-%m-%d %H:%M:%S} UTC): {note['reason']}"
