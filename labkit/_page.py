@@ -22,7 +22,7 @@ td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: 
 .badge { display: inline-block; padding: .08rem .55rem; border-radius: 1rem; font-size: .8rem; font-weight: 600;
   white-space: nowrap; vertical-align: .1em; }
 .good { background: #dcf3e4; color: #14532d; } .bad { background: #fde2d5; color: #7c2d12; }
-.neutral { background: #e7ebf0; color: #3e4c59; }
+.warn { background: #fdf0cf; color: #6b4700; } .neutral { background: #e7ebf0; color: #3e4c59; }
 .error { border-left: 4px solid #d55e00; padding: .1rem 1rem; background: #fff7f3; }
 pre, code { font: .86rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: .6rem 0; }

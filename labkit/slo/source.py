@@ -25,8 +25,8 @@ from labkit.errors import InvalidValue, LabkitError, NoData, UnknownName
 from labkit.slo import counts, windows
 from labkit.slo._ask import Asker, Series
 from labkit.slo._parts import ImpossibleCounts, LabelsDiffer, SeveralSeries, good_events, parts_of, single
-from labkit.slo.methods import budget_of
-from labkit.slo.model import Slo
+from labkit.slo.methods import budget_of, units
+from labkit.slo.model import Calendar, Slo
 
 __all__ = ["Counted", "CountsSource", "Kind", "Measured", "Problem", "PrometheusSource", "Source", "track_step_s"]
 
@@ -99,11 +99,8 @@ class Measured:
 
     @property
     def covered(self) -> Fraction | None:
-        """The fraction of the window that has data, by the steps of `track`; None when unknown."""
-        if self.track is None or not self.whole.window_s:
-            return None
-        known_s = int(self.track["total"].notna().sum()) * counts.step_s(self.track)
-        return min(Fraction(known_s) / Fraction(self.whole.window_s), Fraction(1))
+        """The fraction of the steps of `track` that have data; None when unknown."""
+        return None if self.track is None else Fraction(int(self.track["total"].notna().sum()), len(self.track))
 
 
 class Source(Protocol):
@@ -159,7 +156,7 @@ class PrometheusSource:
         """
         at = as_utc(at)
         asker = Asker(self.url, self.timeout_s)
-        start, _ = windows.bounds(slo.window, at)
+        start = _start(slo, at)
         length_s = (at - start).total_seconds()
         notes: list[str] = []
         burns = {window_s: Counted(window_s, None, None) for window_s in sorted({*burn_windows_s})}
@@ -167,8 +164,6 @@ class PrometheusSource:
         whole = Counted(length_s, None, None)
         problems: list[Problem] = []
         try:
-            if length_s < 1:
-                raise NoData(parts_of(slo, 1)["total"], start=start, end=at)
             whole = self._windows(asker, slo, at, [length_s], notes)[length_s]
             if whole.total is None:
                 raise NoData(parts_of(slo, length_s)["total"], start=start, end=at)
@@ -265,10 +260,13 @@ class CountsSource:
     def __init__(self, frames: Mapping[str, pd.DataFrame]) -> None:
         self.frames = {name: counts.checked(frame) for name, frame in frames.items()}
 
+    def __repr__(self) -> str:
+        return f"CountsSource({_listed(self.frames)})"
+
     def measure(self, slo: Slo, at: datetime, burn_windows_s: Iterable[int] = ()) -> Measured:
         """What the frames say about *slo* at the instant *at*: the steps that end within each window."""
         at = as_utc(at)
-        start, _ = windows.bounds(slo.window, at)
+        start = _start(slo, at)
         length_s = (at - start).total_seconds()
         frame = self.frames.get(slo.name)
         if frame is None:
@@ -284,12 +282,12 @@ class CountsSource:
             problems.append(Problem("no_data", f"{text}; {had}."))
         elif not whole.total:
             problems.append(_no_events(slo, start, at))
-        track = frame[(frame.index > pd.Timestamp(start)) & (frame.index <= pd.Timestamp(at))]
-        return Measured(slo, at, start, whole, burns, None if whole.total is None else track, tuple(problems))
+        track = None if whole.total is None else self._track(slo, frame, start, at)
+        return Measured(slo, at, start, whole, burns, track, tuple(problems))
 
     def counts(self, slo: Slo, start: datetime, end: datetime, step_s: int) -> pd.DataFrame:
         """
-        Good and total events per step, summed from the finer steps of the frame; nan where all of them are.
+        Good and total events (or slices) per step, summed from the finer steps of the frame; nan where all of them are.
 
         Raises:
             UnknownName: there is no frame of *slo*.
@@ -298,26 +296,22 @@ class CountsSource:
         """
         if slo.name not in self.frames:
             raise UnknownName("objective with counts", slo.name, known=list(self.frames))
-        frame = self.frames[slo.name]
+        frame = units(self.frames[slo.name], slo.budgeting)
         own_s = counts.step_s(frame)
         if step_s % own_s:
             raise InvalidValue("step_s", expected=f"a multiple of {own_s} s, the step of the counts", got=step_s)
-        start, end = as_utc(start), as_utc(end)
-        index = _grid(start, end, step_s)
-        inside = frame[(frame.index > pd.Timestamp(start)) & (frame.index <= index[-1])]
-        if inside["total"].isna().all():
-            raise NoData(f"counts of {slo.name}", start=start, end=end)
-        behind_s = (counts.times_ns(inside) - pd.Timestamp(start).value) / 1e9
-        number = np.ceil(behind_s / step_s).astype(int) - 1
-        summed = inside[["good", "total"]].groupby(number).sum(min_count=1)
-        found = summed.reindex(range(len(index))).set_axis(index, axis=0)
-        found.attrs["step_s"] = step_s
-        return found
+        return _rolled(slo, frame, as_utc(start), as_utc(end), step_s)
+
+    @staticmethod
+    def _track(slo: Slo, frame: pd.DataFrame, start: datetime, at: datetime) -> pd.DataFrame:
+        found = units(frame, slo.budgeting)
+        own_s, length_s = counts.step_s(found), (at - start).total_seconds()
+        wanted_s = track_step_s(length_s)
+        step_s = next((one for one in _TRACK_STEPS_S if one >= wanted_s and not one % own_s), own_s)
+        return _rolled(slo, found, start, at, min(step_s, max(own_s, int(length_s))))
 
     @staticmethod
     def _window(slo: Slo, frame: pd.DataFrame, at: datetime, length_s: float) -> Counted:
-        if length_s <= 0:
-            return Counted(length_s, None, None)
         start = at - timedelta(seconds=length_s)
         if not counts.sums(frame, start, at).known_s:
             return Counted(length_s, None, None)
@@ -360,6 +354,25 @@ def _no_events(slo: Slo, start: datetime, at: datetime) -> Problem:
     return Problem(
         "no_events", f"There was no event of {slo.name} in {length}: the promise was neither kept nor broken."
     )
+
+
+def _start(slo: Slo, at: datetime) -> datetime:
+    """Where the window begins; at the very end of a calendar period that period is meant, not the next."""
+    instant = at - timedelta(microseconds=1) if isinstance(slo.window, Calendar) else at
+    return windows.bounds(slo.window, instant)[0]
+
+
+def _rolled(slo: Slo, frame: pd.DataFrame, start: datetime, end: datetime, step_s: int) -> pd.DataFrame:
+    index = _grid(start, end, step_s)
+    inside = frame[(frame.index > pd.Timestamp(start)) & (frame.index <= index[-1])]
+    if inside["total"].isna().all():
+        raise NoData(f"counts of {slo.name}", start=start, end=end)
+    behind_s = (counts.times_ns(inside) - pd.Timestamp(start).as_unit("ns").value) / 1e9
+    number = np.ceil(behind_s / step_s).astype(int) - 1
+    summed = inside[["good", "total"]].groupby(number).sum(min_count=1)
+    found = summed.reindex(range(len(index))).set_axis(index, axis=0)
+    found.attrs["step_s"] = step_s
+    return found
 
 
 def _listed(names: Iterable[str]) -> str:
