@@ -8,18 +8,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from labkit._time import utc_now
 from labkit._wait import wait_until
 from labkit.errors import NotRunning
+from labkit.lab_past import PastLabels
 from labkit.lab_start import first_ports, hooks, how_it_ended, same_lab, settings_of, shop_admin, wait_for_targets
 from labkit.settings import Settings, load_settings
 from labkit.shop.client import ShopAdmin
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from labkit.lab_slo import SloRoom
     from labkit.observe.alertmanager import Alertmanager
     from labkit.observe.cardinality import Census
     from labkit.observe.coverage import Coverage
@@ -140,23 +141,6 @@ def stop_owned_by(pid: int) -> list[str]:
     return [f"the lab in {runtime.run_dir}"] if stopped else []
 
 
-class PastLabels:
-    """What happened in the thirty seeded days, as frames: `incidents` and `deploys`."""
-
-    def __init__(self, labels: Mapping[str, Any]) -> None:
-        self.labels = labels
-
-    @cached_property
-    def incidents(self) -> pd.DataFrame:
-        """One row per incident: `id, title, kind, start, end, …, budget_share`; times are UTC."""
-        return _frame(self.labels["incidents"])
-
-    @cached_property
-    def deploys(self) -> pd.DataFrame:
-        """One row per deploy: `time, service, version, …`; times are UTC."""
-        return _frame(self.labels["deploys"])
-
-
 class Lab:
     """A lab that is up.  `started` tells whether this process started it (and so may stop it)."""
 
@@ -238,6 +222,12 @@ class Lab:
         """The shop's admin side: flags, faults, deploys."""
         self._use()
         return self._shop
+
+    @property
+    def slo(self) -> SloRoom:
+        """Objectives: `load` puts their rules in force, `report`, `counts`, `unload`."""
+        self._use()
+        return self._slo
 
     @property
     def history(self) -> PastLabels:
@@ -364,6 +354,12 @@ class Lab:
         return EmbeddedTraces(self.url("store"))
 
     @cached_property
+    def _slo(self) -> SloRoom:
+        from labkit.lab_slo import SloRoom  # noqa: PLC0415
+
+        return SloRoom(self.url("prometheus"), self.run_dir, self.seed, self.now)
+
+    @cached_property
     def _shop(self) -> ShopAdmin:
         return shop_admin(self.run_dir, self._state.ports)
 
@@ -386,13 +382,3 @@ class Lab:
 def _announce(lab: Lab, show: Progress) -> None:
     what = "the lab is up" if lab.owned else "joined the lab that is up"
     show(Event("done", what, detail=f"{lab.url('prometheus')}; stop it with lab.down() or `labkit down`"))
-
-
-def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    import pandas as pd  # noqa: PLC0415
-
-    frame = pd.DataFrame(rows)
-    for column in ("start", "end", "time"):
-        if column in frame:
-            frame[column] = pd.to_datetime(frame[column], utc=True)
-    return frame
