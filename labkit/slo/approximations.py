@@ -13,11 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from labkit._time import as_utc
 from labkit.errors import InvalidValue
 from labkit.slo.backtest_ratio import Range, error_ratio
 from labkit.slo.counts import checked, increases, step_s, times_ns
@@ -156,7 +158,9 @@ def average_of_ratios(counts: pd.DataFrame) -> float:
     return float((1 - busy["good"] / busy["total"]).mean())
 
 
-def sampled_rule(counts: pd.DataFrame, *, rule_s: int, every_s: int, closed: Range = "left_open") -> float:
+def sampled_rule(
+    counts: pd.DataFrame, *, rule_s: int, every_s: int, start: datetime | None = None, closed: Range = "left_open"
+) -> float:
     """
     The mean of a recorded ratio over short windows, sampled at regular instants: `avg_over_time(ratio_5m[30d])`.
 
@@ -166,7 +170,8 @@ def sampled_rule(counts: pd.DataFrame, *, rule_s: int, every_s: int, closed: Ran
     Args:
         counts: events per step of the stretch, with *rule_s* more before it if that is known.
         rule_s: window of the recorded ratio, in seconds; Prometheus needs two samples in it.
-        every_s: seconds between evaluations; a multiple of the step.
+        every_s: seconds between evaluations, the last at the end of the counts; a multiple of the step.
+        start: instants up to here are not sampled, they only fill the first windows; all count if None.
         closed: as for `increase`.
 
     Returns:
@@ -179,4 +184,6 @@ def sampled_rule(counts: pd.DataFrame, *, rule_s: int, every_s: int, closed: Ran
     if every_s <= 0 or every_s % step:
         raise InvalidValue("every_s", expected=f"a multiple of the counts' step, which is {step} s", got=every_s)
     recorded = error_ratio(counts, rule_s, closed=closed, fresh=False)
+    if start is not None:
+        recorded = recorded[recorded.index > as_utc(start)]
     return float(recorded.iloc[:: -(every_s // step)].mean())
