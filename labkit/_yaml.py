@@ -185,6 +185,10 @@ def _problems(detail: Any, node: yaml.Node | None, model: type[BaseModel]) -> It
             yield _at(node, where, f"must be keys with values{got}")
         case "list_type" | "tuple_type":
             yield _at(node, where, f"must be a list{got}")
+        case "too_short":
+            yield _at(node, where, "must not be empty")
+        case "greater_than":
+            yield _at(node, where, f"must be above {detail['ctx']['gt']:g}{got}")
         case "value_error":
             yield _at(node, where, str(error) if isinstance(error, InvalidValue) else f"{error}{got}")
         case _:
@@ -194,6 +198,7 @@ def _problems(detail: Any, node: yaml.Node | None, model: type[BaseModel]) -> It
 def _at(node: yaml.Node | None, where: Place, message: str, *, key: bool = False) -> ConfigProblem:
     line, column, place = _position(node, where, key=key)
     name = f"`{'.'.join(str(part) for part in place)}`" if place else "the file"
+    message = message.replace("\n", "\n    ")
     return ConfigProblem(line, column, f"{name}{' ' if message.startswith(('is ', 'must ')) else ': '}{message}")
 
 
@@ -230,7 +235,7 @@ def _position(node: yaml.Node | None, where: Place, *, key: bool) -> tuple[int, 
         elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
             node = node.value[part]
             mark = node.start_mark
-        elif not last:
+        else:
             continue
         place.append(part)
     return (mark.line + 1, mark.column + 1, tuple(place)) if mark else (1, 1, where)

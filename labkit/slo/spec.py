@@ -1,0 +1,109 @@
+"""
+Specifications of objectives: read, checked whole, and written.
+
+    load_specs("slos.yaml").slos          every objective of a file, or every mistake of it
+
+The format is described in docs/slo-spec.md.  The JSON Schema of our own is `labkit/slo/schema.json`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from labkit._yaml import Place, parse_model, read_text
+from labkit.slo.policies import POLICIES
+from labkit.slo.spec_file import SpecFile
+from labkit.slo.spec_form import SpecForm
+
+__all__ = ["SpecFile", "json_schema", "load_specs", "parse_specs"]
+
+
+def load_specs(path: Path | str) -> SpecFile:
+    """
+    Read the specification file at *path*.
+
+    Raises:
+        ConfigInvalid: every mistake of the file, with line, column, the bad value and what is allowed.
+        FileNotFoundError: there is no such file.
+    """
+    return parse_specs(read_text(Path(path)), str(path))
+
+
+def parse_specs(text: str, source: str = "the specification") -> SpecFile:
+    '''
+    Read the text of a specification file; *source* is what messages call it.
+
+    Raises:
+        ConfigInvalid: as for `load_specs`.
+
+    >>> spec = parse_specs("""
+    ... slos:
+    ... - name: checkout-availability
+    ...   target: 99.9
+    ...   window: 30d
+    ...   sli:
+    ...     target_type: availability
+    ...     bad: sum(increase(http_requests_total{status=~"5.."}[$window]))
+    ...     total: sum(increase(http_requests_total[$window]))
+    ... """)
+    >>> spec.slos[0].objective
+    Fraction(999, 1000)
+    '''
+    form = parse_model(SpecForm, text, source, checks=_across)
+    return SpecFile(
+        source=source,
+        slos=tuple(each.slo() for each in form.slos),
+        policies={each.name: each.policy() for each in form.policies},
+        release=form.release,
+        journeys=tuple(form.journeys),
+    )
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of our own format; what it cannot say, `parse_specs` checks besides."""
+    schema = SpecForm.model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "labkit SLO specification"}
+
+
+def _across(data: Any) -> Iterator[tuple[Place, str]]:
+    """What is wrong between the parts of a file, which may be wrong themselves."""
+    own = [name for _, name in _names(data, "policies")]
+    yield from _repeated(data, "slos")
+    yield from _repeated(data, "policies")
+    for index, name in _names(data, "policies"):
+        if name in POLICIES:
+            yield ("policies", index, "name"), f"{name!r} is a built-in policy; choose another name"
+    for index, slo in _mappings(data, "slos"):
+        policy = slo.get("policy")
+        if isinstance(policy, str) and policy not in {*own, *POLICIES}:
+            yield ("slos", index, "policy"), _unknown("policy", policy, [*own, *POLICIES])
+
+
+def _unknown(kind: str, name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean `{close[0]}`?" if close else ""
+    return f"no {kind} is called {name!r}{hint} Known: {', '.join(known)}"
+
+
+def _repeated(data: Any, key: str) -> Iterator[tuple[Place, str]]:
+    first: dict[str, int] = {}
+    for index, name in _names(data, key):
+        if name in first:
+            yield (key, index, "name"), f"{name!r} is the name of `{key}.{first[name]}` already"
+        first.setdefault(name, index)
+
+
+def _names(data: Any, key: str) -> Iterator[tuple[int, str]]:
+    for index, each in _mappings(data, key):
+        if isinstance(name := each.get("name"), str):
+            yield index, name
+
+
+def _mappings(data: Any, key: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    listed = data.get(key) if isinstance(data, dict) else None
+    for index, each in enumerate(listed if isinstance(listed, list) else ()):
+        if isinstance(each, dict):
+            yield index, each
