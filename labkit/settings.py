@@ -25,6 +25,7 @@ __all__ = ["SETTINGS", "Setting", "Settings", "files_root", "load_settings"]
 PACES = ("quick", "full")
 PROFILES = ("core", "jaeger-opensearch")
 LABS = ("local",)
+NODES = (1, 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ class Settings:
     mirror: str
     lab: str
     profile: str
+    opensearch_nodes: int
     pace: str
     seed: int
     strict: bool
@@ -78,6 +80,12 @@ def _integer(text: str) -> int:
         return int(text)
     except ValueError as error:
         raise ValueError(f"expected a whole number, got {text!r}") from error
+
+
+def _nodes(text: str) -> int:
+    if _integer(text) not in NODES:
+        raise ValueError(f"expected {' or '.join(map(str, NODES))}, got {text!r}")
+    return _integer(text)
 
 
 def _one_of(*allowed: str) -> Callable[[str], str]:
@@ -129,6 +137,12 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("lab", _one_of(*LABS), lambda: "local", "where the stack runs: " + ", ".join(LABS)),
     Setting("profile", _one_of(*PROFILES), lambda: "core", "which components run: " + ", ".join(PROFILES)),
+    Setting(
+        "opensearch_nodes",
+        _nodes,
+        lambda: 1,
+        "nodes of OpenSearch in profile jaeger-opensearch: 1, or 3, which survive the loss of one",
+    ),
     Setting(
         "pace", _one_of(*PACES), lambda: "quick", "quick: every path, small samples; full: enough to support the claims"
     ),
@@ -197,7 +211,7 @@ _PRIVATE_VARIABLES = frozenset({"LABKIT_LAB_ID"})
 
 
 def _is_choice(name: str) -> bool:
-    return name in {"lab", "profile", "pace"}
+    return name in {"lab", "profile", "pace", "opensearch_nodes"}
 
 
 def _unknown(where: str, name: str, known: list[str]) -> str:

@@ -25,7 +25,8 @@ import org.opensearch.transport.Netty4Plugin;
  *
  * <p>Options: --data DIR --http PORT --transport PORT --nodes N; node K listens on PORT + K - 1. With --once it ends
  * as soon as the nodes run (to record which classes they use). Lines on standard input: "stop K" and "start K" take
- * a node away and bring it back, as when a machine is lost; each is answered by one line.
+ * a node away and bring it back, as when a machine is lost; each is answered by one line. Node 1 is the door: clients
+ * talk to it.
  */
 public final class Launcher {
     private final Path data;
@@ -33,6 +34,7 @@ public final class Launcher {
     private final int transport;
     private final int count;
     private final Map<Integer, Node> nodes = new TreeMap<>();
+    private final Object making = new Object();
 
     private Launcher(Map<String, String> options) {
         data = Path.of(options.get("data")).toAbsolutePath();
@@ -90,7 +92,12 @@ public final class Launcher {
     }
 
     private void start(int number) throws Exception {
-        Node node = new LoopbackNode(environment(number));
+        Node node;
+        // One after the other: while a node is made, Painless fills maps that all nodes of a process share and that
+        // are not made for several threads; now and then one broke, and with it the cluster.
+        synchronized (making) {
+            node = new LoopbackNode(environment(number));
+        }
         node.start();
         synchronized (nodes) {
             nodes.put(number, node);
@@ -115,7 +122,8 @@ public final class Launcher {
                 .putList("discovery.seed_hosts", hosts)
                 .putList("cluster.initial_cluster_manager_nodes", names)
                 .put("node.processors", 2)
-                .put("action.auto_create_index", true)
+                // A line for an index that is gone waits until the index is made again as it should be.
+                .put("action.auto_create_index", false)
                 .put("cluster.routing.allocation.disk.threshold_enabled", false)
                 .build();
         return InternalSettingsPreparer.prepareEnvironment(settings, Map.of(), configuration, () -> "node-" + number);
@@ -127,9 +135,13 @@ public final class Launcher {
             String[] words = line.trim().split(" ");
             try {
                 int number = Integer.parseInt(words[1]);
-                if (words[0].equals("stop")) {
+                if (number < 1 || number > count) {
+                    throw new IllegalArgumentException("there are nodes 1 to " + count);
+                }
+                boolean runs = nodes.containsKey(number);
+                if (words[0].equals("stop") && runs) {
                     stop(number);
-                } else {
+                } else if (words[0].equals("start") && !runs) {
                     start(number);
                 }
                 System.out.println("done: " + line);

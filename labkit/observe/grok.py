@@ -9,7 +9,7 @@ from typing import Any
 
 from labkit.errors import ConfigInvalid, ConfigProblem, UnknownName
 
-__all__ = ["Grok", "load_patterns"]
+__all__ = ["Grok", "load_patterns", "prefixed"]
 
 _REFERENCE = re.compile(r"%\{(\w+)(?::([\w.@\[\]-]+))?(?::(int|float))?\}")
 _DEEPEST = 20
@@ -33,6 +33,21 @@ def load_patterns(folder: Path) -> dict[str, str]:
                 raise ConfigInvalid(str(file), problems=[ConfigProblem(number, 1, f"pattern {name} {why}")])
             found[name] = expression
     return found
+
+
+def prefixed(expression: str, prefix: str) -> str:
+    """
+    *expression* with *prefix* before the name of each field, for an engine that puts fields beside other things.
+
+    >>> prefixed("%{INT:status:int} %{WORD}", "fields.")
+    '%{INT:fields.status:int} %{WORD}'
+    """
+
+    def replace(found: re.Match[str]) -> str:
+        name, field, kind = found.groups()
+        return f"%{{{name}:{prefix}{field}{f':{kind}' if kind else ''}}}" if field else found[0]
+
+    return _REFERENCE.sub(replace, expression)
 
 
 class Grok:

@@ -16,9 +16,9 @@ import pandas as pd
 
 from labkit._http import get_json, request
 from labkit._time import utc_now
-from labkit.errors import InvalidValue, NoData
+from labkit.errors import NoData
 from labkit.observe._store_client import interval, nanoseconds, nearest, to_time, with_fields
-from labkit.observe.stores import SPAN_COLUMNS, TRACE_COLUMNS, wait_for_traces
+from labkit.observe.stores import SPAN_COLUMNS, TRACE_COLUMNS, check_limit, wait_for_traces
 
 __all__ = ["JaegerTraces"]
 
@@ -56,8 +56,7 @@ class JaegerTraces:
         limit: int = 20,
     ) -> pd.DataFrame:
         """The newest *limit* traces with a span that matches: see `TraceStore.search`."""
-        if not 1 <= limit <= 10_000:
-            raise InvalidValue("limit", expected="from 1 to 10,000", got=limit)
+        check_limit(limit)
         first, last = interval(start, end)
         given: dict[str, Any] = {"operation": operation, "start": _micro(first), "end": _micro(last) - 1}
         # Whether a span failed is not a tag in Jaeger's memory, so it cannot be asked for: these are picked out here.

@@ -13,13 +13,11 @@ from datetime import UTC, datetime
 
 import pandas as pd
 
-from labkit.errors import InvalidValue, NoData
+from labkit.errors import NoData
 from labkit.observe._store_client import ask, interval, nanoseconds, nearest, to_time, with_fields
-from labkit.observe.stores import LOG_COLUMNS
+from labkit.observe.stores import LOG_COLUMNS, check_limit, check_steps
 
 __all__ = ["EmbeddedLogs"]
-
-_MOST_STEPS = 11_000
 
 
 class EmbeddedLogs:
@@ -49,8 +47,7 @@ class EmbeddedLogs:
         limit: int = 100,
     ) -> pd.DataFrame:
         """The newest *limit* matching lines, oldest first: see `LogStore.search`."""
-        if not 1 <= limit <= 10_000:
-            raise InvalidValue("limit", expected="from 1 to 10,000", got=limit)
+        check_limit(limit)
         first, last = interval(start, end)
         given = {"service": service, "level": level, "trace_id": trace_id, "text": text}
         span = {"start_ns": nanoseconds(first), "end_ns": nanoseconds(last)}
@@ -72,12 +69,8 @@ class EmbeddedLogs:
         end: datetime | None = None,
     ) -> pd.DataFrame:
         """How many lines there were in each step: see `LogStore.aggregate`."""
-        if not by or not set(by) <= {"service", "level"}:
-            raise InvalidValue("by", expected="service, level or both", got=by)
         first, last = interval(start, end)
-        if step_s <= 0 or (last - first).total_seconds() / step_s > _MOST_STEPS:
-            raise InvalidValue("step_s", expected=f"above 0 and at most {_MOST_STEPS:,} steps", got=step_s)
-        step = round(step_s * 1e9)
+        step = check_steps(by, step_s, first, last)
         given = {"service": service, "level": level, "text": text}
         span = {"start_ns": nanoseconds(first), "end_ns": nanoseconds(last)}
         found = ask(self.url, "log-counts", self._timeout_s, by=",".join(by), step_ns=step, **span, **given)

@@ -1,5 +1,5 @@
 """
-Send log lines to OpenSearch and ask it for them, get frames.
+Ask OpenSearch for log lines, get frames.
 
     logs = OpenSearchLogs("http://127.0.0.1:9200")
     logs.errors_per_minute()
@@ -8,7 +8,6 @@ Send log lines to OpenSearch and ask it for them, get frames.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -16,57 +15,18 @@ from typing import Any
 import pandas as pd
 
 from labkit._http import get_json, request
-from labkit.errors import InvalidValue, NoData, RequestFailed
+from labkit.errors import NoData, RequestFailed
 from labkit.observe._store_client import interval, nanoseconds, nearest, to_time, with_fields
-from labkit.observe.shipper import Placed
-from labkit.observe.stores import LOG_COLUMNS
-from labkit.settings import files_root
+from labkit.observe.ingest import INDEX, reason_of
+from labkit.observe.stores import LOG_COLUMNS, check_limit, check_steps
 
-__all__ = ["OpenSearchLogs", "OpenSearchSink", "prepare_index"]
+__all__ = ["OpenSearchLogs"]
 
-_INDEX = "logs-labkit"
-_HOW = "Is OpenSearch running (see `labkit status`), and has anything been logged yet?"
-_MOST_STEPS = 11_000
+_HOW = "Is OpenSearch running? See `labkit status` and `labkit logs opensearch`."
+_NO_INDEX = f"OpenSearch has no index {INDEX}: nothing was logged yet, or it was deleted. See `labkit logs shipper`."
 _MOST_TERMS = 200
-
-
-def prepare_index(url: str, *, timeout_s: float = 30) -> None:
-    """Tell the OpenSearch at *url* how log lines are stored; infra/opensearch/template.json.  Twice is fine."""
-    template = json.loads((files_root() / "infra" / "opensearch" / "template.json").read_text(encoding="utf-8"))
-    request("PUT", f"{url.rstrip('/')}/_index_template/labkit-logs", json=template, timeout_s=timeout_s, how=_HOW)
-
-
-class OpenSearchSink:
-    """
-    OpenSearch as the shipper's sink: `_bulk`, with ids made of file and position, so that sending twice adds nothing.
-
-    Args:
-        url: as in `http://127.0.0.1:9200`.
-    """
-
-    def __init__(self, url: str) -> None:
-        self._url, self._prepared = url.rstrip("/"), False
-
-    def send(self, lines: Sequence[Placed]) -> None:
-        """
-        Keep *lines*.
-
-        Raises:
-            RequestFailed: OpenSearch does not say that it keeps each of them.
-        """
-        if not self._prepared:
-            prepare_index(self._url)
-            self._prepared = True
-        body = "".join(
-            json.dumps({"index": {"_id": f"{placed.source}:{placed.position}"}}) + "\n" + _document(placed) + "\n"
-            for placed in lines
-        )
-        url, headers = f"{self._url}/{_INDEX}/_bulk", {"Content-Type": "application/x-ndjson"}
-        answer = request("POST", url, data=body.encode(), headers=headers, timeout_s=60).json()
-        if answer["errors"]:
-            bad = [item["index"] for item in answer["items"] if item["index"]["status"] >= 400]
-            reason = f"{len(bad)} of {len(lines)} lines were not kept: {json.dumps(bad[0]['error'])[:200]}"
-            raise RequestFailed("POST", url, status=bad[0]["status"], reason=reason)
+# Answers that say in JSON what is wrong.
+_EXPLAINED = (400, 404, 429, 500, 503)
 
 
 class OpenSearchLogs:
@@ -100,15 +60,14 @@ class OpenSearchLogs:
         limit: int = 100,
     ) -> pd.DataFrame:
         """The newest *limit* matching lines, oldest first: see `LogStore.search`."""
-        if not 1 <= limit <= 10_000:
-            raise InvalidValue("limit", expected="from 1 to 10,000", got=limit)
+        check_limit(limit)
         first, last = interval(start, end)
         given = {"text": text, "service": service, "level": level, "trace_id": trace_id}
         order = [{"time_ns": "desc"}, {"position": "desc"}]
-        hits = self._ask({"size": limit, "sort": order, "query": _query(given, first, last)})["hits"]["hits"]
-        if not hits:
-            raise self._nothing(given, first, last)
-        rows = [hit["_source"] for hit in reversed(hits)]
+        found = self._ask({"size": limit, "sort": order, "query": _query(given, first, last)})
+        if not found or not found["hits"]["hits"]:
+            raise self._nothing(given, first, last, found)
+        rows = [hit["_source"] for hit in reversed(found["hits"]["hits"])]
         frame = pd.DataFrame({name: [row[name] for row in rows] for name in LOG_COLUMNS[1:]})
         frame.insert(0, "time", to_time([row["time_ns"] for row in rows]))
         return with_fields(frame, [json.dumps(row["fields"]) for row in rows])
@@ -125,21 +84,17 @@ class OpenSearchLogs:
         end: datetime | None = None,
     ) -> pd.DataFrame:
         """How many lines there were in each step: see `LogStore.aggregate`."""
-        if not by or not set(by) <= {"service", "level"}:
-            raise InvalidValue("by", expected="service, level or both", got=by)
         first, last = interval(start, end)
-        if step_s <= 0 or (last - first).total_seconds() / step_s > _MOST_STEPS:
-            raise InvalidValue("step_s", expected=f"above 0 and at most {_MOST_STEPS:,} steps", got=step_s)
-        step = round(step_s * 1e9)
+        step = check_steps(by, step_s, first, last)
         given = {"text": text, "service": service, "level": level}
         steps = {"histogram": {"field": "time_ns", "interval": step, "min_doc_count": 1}}
         inner: dict[str, Any] = {"steps": steps}
         for name in reversed(by):
             inner = {name: {"terms": {"field": name, "size": _MOST_TERMS}, "aggs": inner}}
-        found = self._ask({"size": 0, "query": _query(given, first, last), "aggs": inner})["aggregations"]
-        counts = _counts(found, by)
+        found = self._ask({"size": 0, "query": _query(given, first, last), "aggs": inner})
+        counts = _counts(found["aggregations"], by) if found else {}
         if not counts:
-            raise self._nothing(given, first, last)
+            raise self._nothing(given, first, last, found)
         grid = pd.RangeIndex(nanoseconds(first) // step * step, nanoseconds(last), step)
         table = pd.DataFrame(counts).reindex(grid).fillna(0.0).astype("float64").sort_index(axis=1)
         table.columns.names = list(by)
@@ -154,43 +109,40 @@ class OpenSearchLogs:
         """The services that have lines, sorted."""
         return self._values("service", {})
 
-    def _ask(self, body: dict[str, Any]) -> dict[str, Any]:
-        url = f"{self.url}/{_INDEX}/_search"
-        answer: dict[str, Any] = request("POST", url, json=body, timeout_s=self._timeout_s, how=_HOW).json()
-        return answer
+    def _ask(self, body: dict[str, Any]) -> dict[str, Any] | None:
+        """What OpenSearch answers; None when it has no index of lines."""
+        # A shard that is not there is an error: what the others have is not the answer.
+        url = f"{self.url}/{INDEX}/_search?allow_partial_search_results=false"
+        answer = request("POST", url, json=body, timeout_s=self._timeout_s, how=_HOW, ok=_EXPLAINED)
+        found: dict[str, Any] = answer.json()
+        if answer.status_code < 400:
+            return found
+        if found["error"]["type"] == "index_not_found_exception":
+            return None
+        raise RequestFailed("POST", url, status=answer.status_code, reason=reason_of(found), how=_HOW)
 
     def _values(self, name: str, match: dict[str, str | None]) -> list[str]:
         query = {"bool": {"filter": [{"term": {key: value}} for key, value in match.items() if value]}}
         terms = {"values": {"terms": {"field": name, "size": _MOST_TERMS}}}
-        found = self._ask({"size": 0, "query": query, "aggs": terms})["aggregations"]["values"]["buckets"]
-        return sorted(bucket["key"] for bucket in found)
+        found = self._ask({"size": 0, "query": query, "aggs": terms})
+        return sorted(bucket["key"] for bucket in found["aggregations"]["values"]["buckets"]) if found else []
 
-    def _nothing(self, given: dict[str, str | None], first: datetime, last: datetime) -> NoData:
+    def _nothing(
+        self, given: dict[str, str | None], first: datetime, last: datetime, found: dict[str, Any] | None
+    ) -> NoData:
         asked = " ".join(f'{name}="{value}"' for name, value in given.items() if value) or "any line"
-        return NoData(asked, start=first, end=last, nearest=self._nearest(given), what="log line")
+        advice = self._nearest(given) if found else _NO_INDEX
+        return NoData(asked, start=first, end=last, nearest=advice, what="log line")
 
     def _nearest(self, given: dict[str, str | None]) -> str:
-        service, level = given.get("service"), given.get("level")
-        if service and (advice := nearest("service", service, self.services())):
+        service, level, there = given.get("service"), given.get("level"), self.services()
+        if service and (advice := nearest("service", service, there)):
             return advice
         if level and (advice := nearest("level", level, self._values("level", {"service": service}))):
             return advice
+        if not there:
+            return "OpenSearch has no lines at all."
         return "Each part of it may have lines, the combination has none then."
-
-
-def _document(placed: Placed) -> str:
-    line = placed.line
-    found = {
-        "time_ns": line.time_ns or time.time_ns(),
-        "service": line.service,
-        "level": line.level,
-        "message": line.message,
-        "trace_id": line.trace_id,
-        "span_id": line.span_id,
-        "fields": line.fields,
-        "position": placed.position,
-    }
-    return json.dumps(found, ensure_ascii=False, default=str).encode(errors="replace").decode()
 
 
 def _query(given: dict[str, str | None], first: datetime, last: datetime) -> dict[str, Any]:

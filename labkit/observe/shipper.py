@@ -1,5 +1,5 @@
 """
-Carry the lab's log files to the store: `python -m labkit.observe.shipper --logs FOLDER --offsets FILE --to URL`.
+Carry the lab's log files to the store of logs: `python -m labkit.observe.shipper --to otlp --url URL …`.
 
 Files are read in pieces and never held open, so rotation by renaming is only another name for the same file.  How far
 each was read is written down after the store has said that it keeps the lines; a crash between the two sends them
@@ -16,7 +16,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 
 from labkit._http import request
 from labkit.errors import RequestFailed
+from labkit.observe.ingest import OpenSearchSink
 from labkit.observe.log_lines import LONGEST, LogLine, cut, line_reader
 
 __all__ = ["OtlpSink", "Placed", "Shipper", "Sink"]
@@ -116,11 +117,14 @@ class Shipper:
         folder: of the log files.
         offsets: file that remembers how far each was read.
         sink: where the lines go.
+        read: what a line says, from its text and the name of who wrote it; as `line_reader()` if None.
     """
 
-    def __init__(self, folder: Path, offsets: Path, sink: Sink) -> None:
+    def __init__(
+        self, folder: Path, offsets: Path, sink: Sink, *, read: Callable[[str, str], LogLine] | None = None
+    ) -> None:
         self._folder, self._offsets, self._sink = folder, offsets, sink
-        self._line = line_reader()
+        self._line = read or line_reader()
         self._identities: dict[int, str] = {}
         self._done = self._load()
 
@@ -186,7 +190,7 @@ class Shipper:
         except RequestFailed as error:
             if error.status not in _NEVER:
                 raise
-            _log.error("%d lines were refused for good and are left out: %s", len(batch), error)
+            _log.error("of %d lines, what the store refused for good is left out: %s", len(batch), error)
         self._done |= moved
         self._save()
         return len(batch)
@@ -228,13 +232,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="labkit.observe.shipper", description=__doc__)
     parser.add_argument("--logs", type=Path, required=True, help="folder of the log files")
     parser.add_argument("--offsets", type=Path, required=True, help="file that remembers how far each was read")
-    parser.add_argument("--to", required=True, help="address of the store")
+    parser.add_argument("--to", choices=["otlp", "opensearch", "nowhere"], required=True, help="kind of store")
+    parser.add_argument("--url", default="", help="address of the store")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s - %(message)s")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    run(Shipper(given.logs, given.offsets, OtlpSink(given.to)), stop)
+    if given.to == "nowhere":
+        _log.warning("this lab has no store of logs: lines stay in their files")
+        stop.wait()
+    elif given.to == "opensearch":
+        run(Shipper(given.logs, given.offsets, OpenSearchSink(given.url), read=line_reader(formats=False)), stop)
+    else:
+        run(Shipper(given.logs, given.offsets, OtlpSink(given.url)), stop)
 
 
 def run(shipper: Shipper, stop: threading.Event, *, every_s: float = 0.5, longest_pause_s: float = 10) -> None:

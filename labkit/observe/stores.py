@@ -17,8 +17,18 @@ import pandas as pd
 from labkit._wait import wait_until
 from labkit.errors import InvalidValue, NoData
 
-__all__ = ["LOG_COLUMNS", "SPAN_COLUMNS", "TRACE_COLUMNS", "LogStore", "TraceStore", "wait_for_traces"]
+__all__ = [
+    "LOG_COLUMNS",
+    "SPAN_COLUMNS",
+    "TRACE_COLUMNS",
+    "LogStore",
+    "TraceStore",
+    "check_limit",
+    "check_steps",
+    "wait_for_traces",
+]
 
+_MOST_ROWS, _MOST_STEPS = 10_000, 11_000
 _TRACE_ID = re.compile("[0-9a-fA-F]{32}")
 
 LOG_COLUMNS = ("time", "service", "level", "message", "trace_id", "span_id")
@@ -159,6 +169,26 @@ class TraceStore(Protocol):
             RequestFailed: the store does not answer.
         """
         ...
+
+
+def check_limit(limit: int) -> None:
+    """Raises `InvalidValue` when nobody should be asked for so many rows."""
+    if not 1 <= limit <= _MOST_ROWS:
+        raise InvalidValue("limit", expected=f"from 1 to {_MOST_ROWS:,}", got=limit)
+
+
+def check_steps(by: Sequence[str], step_s: float, first: datetime, last: datetime) -> int:
+    """
+    The length of a step in nanoseconds.
+
+    Raises:
+        InvalidValue: lines are not counted by one of *by*, or there would be no or too many steps.
+    """
+    if not by or not set(by) <= {"service", "level"}:
+        raise InvalidValue("by", expected="service, level or both", got=by)
+    if step_s <= 0 or (last - first).total_seconds() / step_s > _MOST_STEPS:
+        raise InvalidValue("step_s", expected=f"above 0 and at most {_MOST_STEPS:,} steps", got=step_s)
+    return round(step_s * 1e9)
 
 
 def wait_for_traces(

@@ -15,9 +15,9 @@ from typing import Any
 import pandas as pd
 
 from labkit._time import utc_now
-from labkit.errors import InvalidValue, NoData
+from labkit.errors import NoData
 from labkit.observe._store_client import ask, interval, nanoseconds, nearest, to_time, with_fields
-from labkit.observe.stores import SPAN_COLUMNS, TRACE_COLUMNS, wait_for_traces
+from labkit.observe.stores import SPAN_COLUMNS, TRACE_COLUMNS, check_limit, wait_for_traces
 
 __all__ = ["EmbeddedTraces"]
 
@@ -51,8 +51,7 @@ class EmbeddedTraces:
         limit: int = 20,
     ) -> pd.DataFrame:
         """The newest *limit* traces with a span that matches: see `TraceStore.search`."""
-        if not 1 <= limit <= 10_000:
-            raise InvalidValue("limit", expected="from 1 to 10,000", got=limit)
+        check_limit(limit)
         first, last = interval(start, end)
         given: dict[str, Any] = {"service": service, "operation": operation}
         if error is not None:

@@ -214,9 +214,16 @@ def _cached(component: Component, settings: Settings) -> Installed | None:
     )
     for manifest in manifests:
         installed = _read_manifest(component, manifest)
-        if installed.path.exists() and program.accepts(installed.version):
+        if installed.path.exists() and program.accepts(installed.version) and _up_to_date(program, manifest):
             return installed
     return None
+
+
+def _up_to_date(program: Program, manifest: Path) -> bool:
+    """Whether the part of it that is ours (a launcher, its options) is still the one that labkit has."""
+    data = json.loads(manifest.read_text(encoding="utf-8"))
+    recipes = [maven.recipe(source) for source in program.sources if isinstance(source, MavenSource)]
+    return data["source"] != "maven" or data.get("recipe") in recipes
 
 
 def _read_manifest(component: Component, manifest: Path) -> Installed:
@@ -380,6 +387,7 @@ def _adopt(component: Component, source: Source, stage: Path, binary: str, home:
         "args": source.args,
         "library_dirs": libraries,
         "relocated": isinstance(source, AptSource) and bool(source.relocate),
+        "recipe": maven.recipe(source) if isinstance(source, MavenSource) else "",
     }
     write_atomically(stage / "manifest.json", json.dumps(manifest, indent=1))
     place = home / f"{version}-{source.kind}"

@@ -7,6 +7,7 @@ script that runs them with whatever `java` is on PATH.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 import tempfile
@@ -17,7 +18,7 @@ from labkit._proc import run
 from labkit.settings import files_root
 from labkit.stack.catalogue import MavenSource
 
-__all__ = ["assemble", "missing_tools"]
+__all__ = ["assemble", "missing_tools", "recipe"]
 
 _RESOLVE_TIMEOUT_S = 900
 _COMPILE_TIMEOUT_S = 120
@@ -34,6 +35,12 @@ def missing_tools(oldest: int) -> str:
     said = run(["javac", "-version"], timeout_s=30)
     found = re.search(r"(\d+)", said)
     return "" if found and int(found.group(1)) >= oldest else f"needs Java {oldest}; javac is {said.strip()}"
+
+
+def recipe(source: MavenSource) -> str:
+    """What the program of *source* is made of, as a short text: another launcher or option is another text."""
+    ours = [(files_root() / "infra" / name).read_bytes() for name in (source.launcher, *source.files)]
+    return hashlib.sha256(b"\0".join([source.model_dump_json().encode(), *ours])).hexdigest()[:16]
 
 
 def assemble(source: MavenSource, folder: Path, command: str, *, cache: Path) -> None:

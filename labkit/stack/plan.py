@@ -16,6 +16,7 @@ Text in `infra/` may hold `@{…}` expressions.  They know:
 | `infra`, `package`, `python` | where labkit's own files and interpreter are |
 | `instance`, `seed`, `user` | the replica's name, the lab's seed, the present user |
 | `timing.NAME` | the lab's column of infra/prometheus/timings.yaml |
+| `opensearch_nodes` | how many nodes OpenSearch has |
 | `present` | names of the components of this lab |
 """
 
@@ -206,6 +207,7 @@ class Layout:
             "seed": self.settings.seed,
             "user": getpass.getuser(),
             "timing": load_timings("lab"),
+            "opensearch_nodes": self.settings.opensearch_nodes,
             "present": list(self.components),
             "component": component.name,
         }

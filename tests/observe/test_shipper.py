@@ -108,6 +108,21 @@ def test_any_other_line_is_kept_as_it_is() -> None:
     assert READ('{"half', "x").message == '{"half'
 
 
+def test_formats_can_be_left_to_the_store() -> None:
+    """A line that is not JSON is then marked, and its text whole; JSON is read all the same."""
+    read, text = line_reader(formats=False), "2026-03-01 10:00:00,250 ERROR shop.orders - could not - write"
+    line = read(text, "app")
+    assert (line.raw, line.message, line.level, line.time_ns, line.fields) == (True, text, "error", 0, {})
+    line = read('{"message": "a", "level": "warn"}', "app")
+    assert (line.raw, line.message, line.level) == (False, "a", "warning")
+
+
+def test_an_access_line_of_an_ipv6_client_is_parsed() -> None:
+    """Short addresses begin with a colon."""
+    line = READ('::1 - - [01/Mar/2026:10:00:00 +0000] "GET / HTTP/1.1" 200 5', "proxy")
+    assert (line.fields["clientip"], line.fields["response"]) == ("::1", 200)
+
+
 def test_only_whole_lines_are_sent(log: Path, sink: Kept) -> None:
     """The rest of a line comes with its end."""
     ships = shipper(log, sink)
