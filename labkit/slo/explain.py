@@ -243,7 +243,9 @@ def _approximations(case: _Case, found: _Found, late_s: float, closed: Range) ->
     ]
     step = step_s(case.counts)
     rule = (
-        approximate.sampled_rule(before, rule_s=_RULE_S, every_s=step, closed=closed) if 2 * step <= _RULE_S else None
+        approximate.sampled_rule(before, rule_s=_RULE_S, every_s=step, start=case.start, closed=closed)
+        if 2 * step <= _RULE_S
+        else None
     )
     return [
         _increase("increase() of all events", total, case.budget.total),
