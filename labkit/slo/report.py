@@ -125,6 +125,7 @@ def report(
     at: datetime,
     *,
     policies: Mapping[str, Policy] = POLICIES,
+    windows_s: Iterable[int] = (),
     low: Fraction = _LOW,
     workers: int = _WORKERS,
 ) -> Report:
@@ -136,6 +137,7 @@ def report(
         source: gives the counts; what it fails at becomes a problem of that objective alone.
         at: timezone-aware instant.
         policies: alert policies by name; those of the workbook if not given.
+        windows_s: further windows for burn rates, in seconds, beside those of the policies and 1 h, 6 h, 1 d, 3 d.
         low: at risk when less than this share of the budget is left.
         workers: objectives that are measured at the same time.
 
@@ -147,7 +149,7 @@ def report(
         UnknownName: an objective names a policy that there is not.
         InvalidValue: two objectives have one name.
     """
-    instant, wanted = as_utc(at), list(slos)
+    instant, wanted, further = as_utc(at), list(slos), tuple(windows_s)
     names = [slo.name for slo in wanted]
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
@@ -156,16 +158,16 @@ def report(
 
     def measure(pair: tuple[Slo, Policy]) -> SloReport:
         slo, policy = pair
-        return judged(source.measure(slo, instant, _windows_s(slo, policy, instant)), policy, low)
+        return judged(source.measure(slo, instant, _windows_s(slo, policy, instant, further)), policy, low)
 
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
         rows = tuple(pool.map(measure, zip(wanted, rules, strict=True)))
     return Report(instant, rows, repr(source))
 
 
-def _windows_s(slo: Slo, policy: Policy, at: datetime) -> list[int]:
+def _windows_s(slo: Slo, policy: Policy, at: datetime, further: Iterable[int]) -> list[int]:
     """Windows of the alerts and the usual ones, as far as they are no longer than the objective's and hold a slice."""
     longest = windows.period_s(slo.window, at)
     shortest = 0 if slo.budgeting.method == "occurrences" else slo.budgeting.slice_s
     lengths = {length for alert in policy.alerts for length in (alert.long_s, alert.short_s) if length is not None}
-    return sorted(length for length in {*lengths, *_USUAL_WINDOWS_S} if shortest <= length <= longest)
+    return sorted(length for length in {*lengths, *_USUAL_WINDOWS_S, *further} if shortest <= length <= longest)

@@ -188,7 +188,7 @@ def _badge(status: Status) -> str:
 
 
 def _left(row: SloReport) -> str:
-    return "unknown" if row.remaining is None else percent(row.remaining).replace("-", "−")
+    return "unknown" if row.remaining is None else percent(row.remaining).replace("-", "\N{MINUS SIGN}")
 
 
 def _finding(row: SloReport) -> str:
