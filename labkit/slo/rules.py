@@ -29,6 +29,7 @@ __all__ = [
     "FAST_BURN",
     "HEADER",
     "LATENCY_VIOLATION",
+    "SEVERITY",
     "SLOW_BURN",
     "VIOLATION",
     "Burn",
@@ -52,7 +53,7 @@ ALERT_NAMES = (FAST_BURN, SLOW_BURN, VIOLATION, LATENCY_VIOLATION, EXHAUSTION)
 """Every name that a generated alert can have; each has a runbook."""
 
 _RUNBOOK = "infra/runbooks/{alert}.md"
-_SEVERITY = {"page": "critical", "ticket": "warning"}
+SEVERITY = {"page": "critical", "ticket": "warning"}
 _DAY_S = 86_400
 # The question of SLOBudgetExhaustion: is the budget spent within a day?
 _HORIZON_S = _DAY_S
@@ -303,7 +304,7 @@ def _burn_alert(made: Plan, burn: Burn, runbook: str) -> Rule:
     windows = [alert.long_s] + ([alert.short_s] if alert.short_s is not None else [])
     expr = "\nand\n".join(f"{selector(ratio_name(w), made.labels)} > {burn.threshold!r}" for w in windows)
     long = promql_duration(alert.long_s)
-    labels = {"severity": _SEVERITY[alert.severity], "long": long}
+    labels = {"severity": SEVERITY[alert.severity], "long": long}
     if alert.short_s is not None:
         labels["short"] = promql_duration(alert.short_s)
     return _alert(
