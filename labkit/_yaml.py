@@ -26,6 +26,20 @@ Place = tuple[str | int, ...]
 """Keys and indices from the top of a file to a value."""
 
 
+_SENTENCES = {
+    "missing": "is missing",
+    "string_type": "must be text; put it in quotes{got}",
+    "bool_type": "must be true or false{got}",
+    "bool_parsing": "must be true or false{got}",
+    "model_type": "must be keys with values{got}",
+    "dict_type": "must be keys with values{got}",
+    "list_type": "must be a list{got}",
+    "tuple_type": "must be a list{got}",
+    "too_short": "must not be empty",
+    "greater_than": "must be above {gt:g}{got}",
+}
+
+
 class Misplaced(ValueError):
     """
     Mistakes that a model found in several of its values: for validators that look at more than one field.
@@ -165,32 +179,23 @@ def _problems(detail: Any, node: yaml.Node | None, model: type[BaseModel]) -> It
             yield _at(node, (*where, *place), message)
         return
     got = f" (got {_shown(detail['input'])})"
+    context = detail.get("ctx", {})
     match kind:
         case "extra_forbidden":
             known = _fields_at(model, where[:-1])
             hint = _nearest(str(where[-1]), known) or (f"; known: {', '.join(sorted(known))}" if known else "")
             yield _at(node, where, f"is not a known key{hint}", key=True)
-        case "missing":
-            yield _at(node, where, "is missing")
         case "union_tag_not_found":
-            yield _at(node, (*where, detail["ctx"]["discriminator"].strip("'")), "is missing")
+            yield _at(node, (*where, context["discriminator"].strip("'")), "is missing")
         case "union_tag_invalid":
-            place = (*where, detail["ctx"]["discriminator"].strip("'"))
-            yield _at(node, place, _one_of(detail["ctx"]["expected_tags"], detail["ctx"]["tag"]))
+            place = (*where, context["discriminator"].strip("'"))
+            yield _at(node, place, _one_of(context["expected_tags"], context["tag"]))
         case "literal_error":
-            yield _at(node, where, _one_of(detail["ctx"]["expected"], detail["input"]))
-        case "string_type":
-            yield _at(node, where, f"must be text; put it in quotes{got}")
-        case "model_type" | "dict_type" | "model_attributes_type":
-            yield _at(node, where, f"must be keys with values{got}")
-        case "list_type" | "tuple_type":
-            yield _at(node, where, f"must be a list{got}")
-        case "too_short":
-            yield _at(node, where, "must not be empty")
-        case "greater_than":
-            yield _at(node, where, f"must be above {detail['ctx']['gt']:g}{got}")
+            yield _at(node, where, _one_of(context["expected"], detail["input"]))
         case "value_error":
             yield _at(node, where, str(error) if isinstance(error, InvalidValue) else f"{error}{got}")
+        case _ if kind in _SENTENCES:
+            yield _at(node, where, _SENTENCES[kind].format(got=got, **context))
         case _:
             yield _at(node, where, f"{detail['msg']}{got}")
 

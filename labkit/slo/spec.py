@@ -15,6 +15,7 @@ from typing import Any
 
 from labkit._yaml import Place, parse_model, read_text
 from labkit.slo.policies import POLICIES
+from labkit.slo.spec_checks import mappings_in, names_in, repeated
 from labkit.slo.spec_file import SpecFile
 from labkit.slo.spec_form import SpecForm
 
@@ -70,13 +71,13 @@ def json_schema() -> dict[str, Any]:
 
 def _across(data: Any) -> Iterator[tuple[Place, str]]:
     """What is wrong between the parts of a file, which may be wrong themselves."""
-    own = [name for _, name in _names(data, "policies")]
-    yield from _repeated(data, "slos")
-    yield from _repeated(data, "policies")
-    for index, name in _names(data, "policies"):
+    own = [name for _, name in names_in(data, "policies")]
+    yield from repeated(data, "slos")
+    yield from repeated(data, "policies")
+    for index, name in names_in(data, "policies"):
         if name in POLICIES:
             yield ("policies", index, "name"), f"{name!r} is a built-in policy; choose another name"
-    for index, slo in _mappings(data, "slos"):
+    for index, slo in mappings_in(data, "slos"):
         policy = slo.get("policy")
         if isinstance(policy, str) and policy not in {*own, *POLICIES}:
             yield ("slos", index, "policy"), _unknown("policy", policy, [*own, *POLICIES])
@@ -84,26 +85,5 @@ def _across(data: Any) -> Iterator[tuple[Place, str]]:
 
 def _unknown(kind: str, name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean `{close[0]}`?" if close else ""
-    return f"no {kind} is called {name!r}{hint} Known: {', '.join(known)}"
-
-
-def _repeated(data: Any, key: str) -> Iterator[tuple[Place, str]]:
-    first: dict[str, int] = {}
-    for index, name in _names(data, key):
-        if name in first:
-            yield (key, index, "name"), f"{name!r} is the name of `{key}.{first[name]}` already"
-        first.setdefault(name, index)
-
-
-def _names(data: Any, key: str) -> Iterator[tuple[int, str]]:
-    for index, each in _mappings(data, key):
-        if isinstance(name := each.get("name"), str):
-            yield index, name
-
-
-def _mappings(data: Any, key: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    listed = data.get(key) if isinstance(data, dict) else None
-    for index, each in enumerate(listed if isinstance(listed, list) else ()):
-        if isinstance(each, dict):
-            yield index, each
+    hint = f"; did you mean `{close[0]}`?" if close else "."
+    return f"no {kind} is called {name!r}{hint} Known: {', '.join(dict.fromkeys(known))}"

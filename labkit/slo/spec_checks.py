@@ -10,11 +10,24 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
+from labkit._yaml import Place
 from labkit.slo.model import WINDOW
 from labkit.slo.spec_promql import EVERY, Labels, Node, NotPromql, counting, parse, walk
 
-__all__ = ["Division", "count_problems", "divided", "histogram_in", "level_problems", "unmatched", "with_placeholder"]
+__all__ = [
+    "Division",
+    "count_problems",
+    "divided",
+    "histogram_in",
+    "level_problems",
+    "mappings_in",
+    "names_in",
+    "repeated",
+    "unmatched",
+    "with_placeholder",
+]
 
 _FOREIGN = re.compile(r"\{\{\s*\.window\s*\}\}|\$__\w+|\$\{\w+\}|\$interval\b|\$range\b")
 _SUFFIX = re.compile(r"_(bucket|count|sum)$")
@@ -158,6 +171,30 @@ def _instead(query: str, tree: Node) -> str:
         how = f"write `target: {_percent(share)}`, `query: {name}` and as `bound` the latency that so many must keep"
         return f"a quantile cannot be counted, so it has no budget; {how}"
     return f"must be a histogram's name and matchers; write {name}"
+
+
+def repeated(data: Any, key: str) -> Iterator[tuple[Place, str]]:
+    """Names that the list *key* of a file's plain data has more than once."""
+    first: dict[str, int] = {}
+    for index, name in names_in(data, key):
+        if name in first:
+            yield (key, index, "name"), f"{name!r} is the name of `{key}.{first[name]}` already"
+        first.setdefault(name, index)
+
+
+def names_in(data: Any, key: str) -> Iterator[tuple[int, str]]:
+    """Index and name of what the list *key* holds, where there is a name."""
+    for index, each in mappings_in(data, key):
+        if isinstance(name := each.get("name"), str):
+            yield index, name
+
+
+def mappings_in(data: Any, key: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Index and contents of what the list *key* holds; the data may have any shape."""
+    listed = data.get(key) if isinstance(data, dict) else None
+    for index, each in enumerate(listed if isinstance(listed, list) else ()):
+        if isinstance(each, dict):
+            yield index, each
 
 
 def _parsed(query: str) -> tuple[Node | None, list[str]]:

@@ -30,7 +30,7 @@ __all__ = [
 
 _NAME = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
 _LABEL = r"[a-zA-Z_][a-zA-Z0-9_]*"
-_OURS = frozenset({"slo", "service", "le", "severity", "alertname", "job", "instance"})
+_OURS = frozenset({"slo", "service", "severity", "alertname"})
 _UNITS_S = {
     "milliseconds": Fraction(1, 1000),
     "seconds": Fraction(1),
