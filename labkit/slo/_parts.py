@@ -55,6 +55,7 @@ def parts_of(slo: Slo, window_s: float) -> dict[str, str]:
     Slices without events count neither way.
 
     >>> jobs = EventSli("sum(increase(jobs_total[$window]))", bad="sum(increase(failed_total[$window]))")
+    >>> from fractions import Fraction
     >>> from labkit.slo.model import Rolling
     >>> parts_of(Slo("jobs", "worker", Fraction(99, 100), Rolling(86_400), jobs), 3600)["bad"]
     'sum(increase(failed_total[3600s]))'
