@@ -24,7 +24,7 @@ from labkit.observe.quality import firing
 from labkit.shop import _remote_write as remote
 from labkit.shop.history import History
 from labkit.slo.backtest import BackTest
-from labkit.slo.backtest_ratio import Divided
+from labkit.slo.backtest_ratio import Divided, Range, error_ratio
 from labkit.slo.model import BurnAlert, Policy
 from labkit.slo.policies import alert_names, threshold
 
@@ -119,6 +119,44 @@ def _count(identifier: str, number: int, *, window_s: int, at_s: int) -> dict[st
     return {"expr": expr, "eval_time": f"{at_s}s", "exp_samples": expected}
 
 
+def random_counts(rng: np.random.Generator, rows: int = 40) -> pd.DataFrame:
+    """Few events, many gaps, counters near zero: whatever `increase` does specially, it does here."""
+    total = rng.integers(0, 12, rows).astype(float)
+    bad = np.minimum(total, rng.integers(0, 9, rows) * (rng.random(rows) < rng.uniform(0.1, 0.9)))
+    holes = rng.random(rows) < rng.uniform(0, 0.5)
+    holes[(start := rng.integers(0, rows)) : start + rng.integers(0, 8)] = True
+    counts = pd.DataFrame({"good": total - bad, "total": total})
+    counts[holes] = np.nan
+    counts.attrs["step_s"] = 60
+    return from_epoch(counts)
+
+
+def write_ratios(folder: Path, frames: Sequence[pd.DataFrame], window_s: int, closed: Range, divided: Divided) -> Path:
+    """A unit-test file in which every ratio at every instant is what `error_ratio` says, to the last bit."""
+    folder.mkdir(parents=True, exist_ok=True)
+    cases = []
+    for counts in frames:
+        # Comparing drops NaN, which promtool would not find equal to itself; it keeps every number.
+        query = {"expr": f"({ratio(window_s, divided)}) >= -1"}
+        ours = error_ratio(counts, window_s, closed=closed, divided=divided)
+        tests = [
+            {**query, "eval_time": f"{row * 60}s", "exp_samples": [] if np.isnan(v) else [{"labels": "{}", "value": v}]}
+            for row, v in enumerate(ours.tolist(), start=1)
+        ]
+        cases.append({"interval": "60s", "input_series": _input(counts, divided), "promql_expr_test": tests})
+    unit = folder / "unit.yml"
+    unit.write_text(yaml.safe_dump({"rule_files": [], "evaluation_interval": "60s", "tests": cases}))
+    return unit
+
+
+def _input(counts: pd.DataFrame, divided: Divided, base: float = 0) -> list[dict[str, str]]:
+    return [
+        {"series": name, "values": " ".join("_" if v is None else f"{v:.0f}" for v in values)}
+        for name, values in counters(counts, base=base).items()
+        if name in {f"{divided}_total", "events_total"}
+    ]
+
+
 def write(
     folder: Path,
     counts: pd.DataFrame,
@@ -132,12 +170,7 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     step_s = counts.attrs["step_s"]
     (folder / "rules.yml").write_text(yaml.safe_dump(rules(policy, interval_s=step_s, divided=divided)))
-    series = [
-        {"series": name, "values": " ".join("_" if v is None else f"{v:.0f}" for v in values)}
-        for name, values in counters(counts, base=base).items()
-        if name in {f"{divided}_total", "events_total"}
-    ]
-    case = {"interval": f"{step_s}s", "input_series": series, "promql_expr_test": list(tests)}
+    case = {"interval": f"{step_s}s", "input_series": _input(counts, divided, base), "promql_expr_test": list(tests)}
     unit = folder / "unit.yml"
     unit.write_text(yaml.safe_dump({"rule_files": ["rules.yml"], "evaluation_interval": f"{step_s}s", "tests": [case]}))
     return unit

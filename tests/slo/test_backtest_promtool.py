@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from labkit._proc import run
 from labkit.shop.history import History, build_history
@@ -18,7 +19,16 @@ from labkit.slo.backtest import Range, backtest, range_semantics
 from labkit.slo.backtest_ratio import Divided
 from labkit.slo.model import BurnAlert, Policy
 from labkit.slo.policies import POLICIES, designs
-from tests.slo.backtest_proof import OBJECTIVE, expectations, from_epoch, promtool, some_days, write
+from tests.slo.backtest_proof import (
+    OBJECTIVE,
+    expectations,
+    from_epoch,
+    promtool,
+    random_counts,
+    some_days,
+    write,
+    write_ratios,
+)
 
 Program = Callable[[str], Path]
 
@@ -107,6 +117,35 @@ def test_counters_that_have_run_for_long(past: History, program: Program, closed
     assert len(found.pages) > 1
     right, said = promtool(program("promtool"), write(tmp_path, counts, PATIENT, expectations(found), base=1e9))
     assert right, said
+
+
+@pytest.mark.parametrize(("window_s", "divided"), [(200, "good"), (600, "bad")])
+def test_every_branch_of_the_extrapolation(
+    window_s: int, divided: Divided, program: Program, closed: Range, tmp_path: Path
+) -> None:
+    """Forty short series of few events and many gaps: each ratio is the same float, and none where there is none."""
+    rng = np.random.default_rng(window_s)
+    frames = [random_counts(rng) for _ in range(40)]
+
+    right, said = promtool(program("promtool"), write_ratios(tmp_path, frames, window_s, closed, divided))
+
+    assert right, said
+
+
+def test_promtool_notices_the_last_bit(program: Program, closed: Range, tmp_path: Path) -> None:
+    """The proof of ratios can fail: one float further in a single one of them is refused."""
+    frames = [random_counts(np.random.default_rng(5))]
+    unit = write_ratios(tmp_path, frames, 600, closed, "bad")
+    said = yaml.safe_load(unit.read_text())
+    tests = said["tests"][0]["promql_expr_test"]
+    one = next(test for test in tests if test["exp_samples"] and test["exp_samples"][0]["value"] > 0)
+    one["exp_samples"][0]["value"] = float(np.nextafter(one["exp_samples"][0]["value"], 2))
+    unit.write_text(yaml.safe_dump(said))
+
+    right, said = promtool(program("promtool"), unit)
+
+    assert not right
+    assert said.count("expr:") == 1
 
 
 def test_a_ratio_that_meets_the_threshold_does_not_fire(program: Program, closed: Range, tmp_path: Path) -> None:
