@@ -18,6 +18,7 @@ __all__ = ["Group", "Rule", "comment", "scalar", "text_of"]
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_.:/%+-]*(?: [A-Za-z0-9_.:/%+-]+)*(?<!:)")
 # Words that YAML takes for a truth value, for nothing, or for a number.
 _NOT_TEXT = frozenset({"true", "false", "yes", "no", "on", "off", "y", "n", "null"})
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 # A block keeps a text as it is, unless it has signs that a file of lines cannot hold, or begins or ends with blanks.
 _BLOCK = re.compile(r"[^\s\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]"
                     r"(?:[^\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]*\S)?")  # fmt: skip
@@ -54,8 +55,9 @@ def text_of(groups: Iterable[Group], header: str) -> str:
 
 
 def comment(text: str, indent: str) -> str:
-    """*text* as comment lines; nothing in it can end the comment."""
-    return "\n".join(f"{indent}# {' '.join(line.split())}".rstrip() for line in text.split("\n"))
+    """*text* as comment lines; nothing in it can end the comment, and signs that no file of lines has become `?`."""
+    lines = (_UNPRINTABLE.sub("?", " ".join(line.split())) for line in text.split("\n"))
+    return "\n".join(f"{indent}# {line}".rstrip() for line in lines)
 
 
 def scalar(text: str, indent: str) -> str:

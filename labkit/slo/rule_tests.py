@@ -161,13 +161,13 @@ def _spent(made: Plan) -> _Case:
 
 
 def _nearly_spent(made: Plan) -> _Case | None:
-    """With nine tenths spent, a burn that takes the rest in two days is no matter; one that does in hours is."""
+    """With little left, a burn that takes the rest in two days is no matter; one that does in hours is."""
     if len(made.period_windows_s) < 2:
         return None
     budget, (rest_s, period_s), (present_s, still_s) = float(made.budget), made.period_windows_s, made.present_s
-    calm, fast = (min(1.0, budget * share * period_s / (period_s - rest_s)) for share in (0.05, 1.0))
+    calm, fast = (min(1.0, budget * share * period_s / (period_s - rest_s)) for share in (0.1, 1.0))
     series = {
-        _sample(made, period_s): f"{0.9 * budget!r}x40",
+        _sample(made, period_s): f"{0.95 * budget!r}x40",
         _sample(made, rest_s): f"{0.9 * budget!r}x40",
         _sample(made, present_s): f"{calm!r}x10 {fast!r}x30",
         _sample(made, still_s): f"{max(calm, 1.5 * budget)!r}x20 {fast!r}x10 0x10",
