@@ -3,23 +3,30 @@ Specifications of objectives: read, checked whole, and written.
 
     load_specs("slos.yaml").slos          every objective of a file, or every mistake of it
 
-The format is described in docs/slo-spec.md.  The JSON Schema of our own is `labkit/slo/schema.json`.
+Three formats are understood: our own (docs/slo-spec.md), OpenSLO v1 and Sloth's `prometheus/v1`; a file says itself
+which it is.  The JSON Schema of our own is `labkit/slo/schema.json`.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from labkit._yaml import Place, parse_model, read_text
+from labkit.slo.openslo import dump_openslo, read_openslo
 from labkit.slo.policies import POLICIES
+from labkit.slo.sloth import read_sloth
 from labkit.slo.spec_checks import mappings_in, names_in, repeated
 from labkit.slo.spec_file import SpecFile
 from labkit.slo.spec_form import SpecForm
 
-__all__ = ["SpecFile", "json_schema", "load_specs", "parse_specs"]
+__all__ = ["SpecFile", "dump_openslo", "json_schema", "load_specs", "parse_specs", "read_openslo", "read_sloth"]
+
+_OPENSLO = re.compile(r"""^(\s*-\s+)?apiVersion:\s*["']?openslo/""", re.MULTILINE)
+_SLOTH = re.compile(r"""^version:\s*["']?prometheus/""", re.MULTILINE)
 
 
 def load_specs(path: Path | str) -> SpecFile:
@@ -53,13 +60,23 @@ def parse_specs(text: str, source: str = "the specification") -> SpecFile:
     >>> spec.slos[0].objective
     Fraction(999, 1000)
     '''
-    form = parse_model(SpecForm, text, source, checks=_across)
+    if _OPENSLO.search(text):
+        return read_openslo(text, source)
+    if _SLOTH.search(text):
+        return read_sloth(text, source)
+    raw: dict[str, Any] = {}
+
+    def checks(data: Any) -> Iterator[tuple[Place, str]]:
+        raw.update(data if isinstance(data, dict) else {})
+        yield from _across(data)
+
+    form = parse_model(SpecForm, text, source, checks=checks)
     return SpecFile(
         source=source,
         slos=tuple(each.slo() for each in form.slos),
         policies={each.name: each.policy() for each in form.policies},
-        release=form.release,
-        journeys=tuple(form.journeys),
+        release=raw.get("release"),
+        journeys=tuple(raw.get("journeys") or ()),
     )
 
 
@@ -74,6 +91,9 @@ def _across(data: Any) -> Iterator[tuple[Place, str]]:
     own = [name for _, name in names_in(data, "policies")]
     yield from repeated(data, "slos")
     yield from repeated(data, "policies")
+    yield from repeated(data, "journeys")
+    slos = [name for _, name in names_in(data, "slos")]
+    yield from ((place, _unknown("SLO", name, slos)) for place, name in _slos_named(data) if name not in slos)
     for index, name in names_in(data, "policies"):
         if name in POLICIES:
             yield ("policies", index, "name"), f"{name!r} is a built-in policy; choose another name"
@@ -81,6 +101,21 @@ def _across(data: Any) -> Iterator[tuple[Place, str]]:
         policy = slo.get("policy")
         if isinstance(policy, str) and policy not in {*own, *POLICIES}:
             yield ("slos", index, "policy"), _unknown("policy", policy, [*own, *POLICIES])
+
+
+def _slos_named(data: Any) -> Iterator[tuple[Place, str]]:
+    """Every place outside `slos` that names an objective, and the name."""
+    release = data.get("release") if isinstance(data, dict) else None
+    listed = release.get("slos") if isinstance(release, dict) else None
+    places: list[tuple[Place, Any]] = [(("release", "slos"), listed)]
+    for index, journey in mappings_in(data, "journeys"):
+        places.append((("journeys", index, "steps"), journey.get("steps")))
+        if journey.get("measured"):
+            yield ("journeys", index, "measured"), str(journey["measured"])
+    for place, names in places:
+        for index, name in enumerate(names if isinstance(names, list) else ()):
+            if isinstance(name, str):
+                yield (*place, index), name
 
 
 def _unknown(kind: str, name: str, known: Sequence[str]) -> str:

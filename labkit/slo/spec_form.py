@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from labkit._yaml import Misplaced, Place
 from labkit.errors import InvalidValue
 from labkit.slo import spec_checks
+from labkit.slo.journeys import JourneyForm
 from labkit.slo.model import (
     Budgeting,
     BurnAlert,
@@ -26,6 +27,7 @@ from labkit.slo.model import (
     ThroughputSli,
     Window,
 )
+from labkit.slo.release_form import ReleaseForm
 from labkit.slo.spec_promql import counting
 from labkit.slo.spec_values import (
     Amount,
@@ -41,7 +43,7 @@ from labkit.slo.spec_values import (
 )
 from labkit.slo.windows import parse_calendar
 
-__all__ = ["PolicyForm", "SloForm", "SpecForm", "event_problems", "event_sli"]
+__all__ = ["Form", "PolicyForm", "SloForm", "SpecForm", "event_problems", "event_sli"]
 
 
 def event_problems(good: str | None, bad: str | None, total: str | None) -> Iterator[tuple[Place, str]]:
@@ -89,7 +91,9 @@ def _level(query: str) -> str:
 Level = Annotated[str, AfterValidator(_level)]
 
 
-class _Form(BaseModel):
+class Form(BaseModel):
+    """Keys with values; none but those that are known, and what is wrong between them is said at its place."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     @model_validator(mode="after")
@@ -103,7 +107,7 @@ class _Form(BaseModel):
         yield from ()
 
 
-class _SliForm(_Form):
+class _SliForm(Form):
     name: str = Field("", description="what is measured, in a word")
     description: str = ""
 
@@ -205,7 +209,7 @@ SliForm = Annotated[
 ]
 
 
-class CalendarForm(_Form):
+class CalendarForm(Form):
     """A calendar window: from midnight in `timezone`; weeks start on Monday."""
 
     calendar: CalendarUnit
@@ -233,7 +237,7 @@ WindowForm = Annotated[
 ]
 
 
-class BudgetingForm(_Form):
+class BudgetingForm(Form):
     """How bad is counted: by events, or by slices of time."""
 
     method: Method
@@ -260,7 +264,7 @@ def _spelled_out(value: object) -> object:
     return {"method": value} if isinstance(value, str) else value
 
 
-class SloForm(_Form):
+class SloForm(Form):
     """One objective."""
 
     name: Name
@@ -301,7 +305,7 @@ class SloForm(_Form):
         )
 
 
-class AlertForm(_Form):
+class AlertForm(Form):
     """Fire when `budget_share` of the budget is spent within `long`, and it is still being spent in `short`."""
 
     budget_share: Share
@@ -320,7 +324,7 @@ class AlertForm(_Form):
         return BurnAlert(self.budget_share, self.long, self.short, self.hold, self.severity)
 
 
-class PolicyForm(_Form):
+class PolicyForm(Form):
     """Alerts that belong together."""
 
     name: Name
@@ -333,13 +337,13 @@ class PolicyForm(_Form):
         return Policy(self.name, tuple(alert.alert() for alert in self.alerts), self.title, self.source)
 
 
-class SpecForm(_Form):
+class SpecForm(Form):
     """A file of objectives, with the policies that it adds to the built-in ones."""
 
     slos: Annotated[list[SloForm], Field(min_length=1)]
     policies: list[PolicyForm] = []
-    release: dict[str, Any] | None = None
-    journeys: list[dict[str, Any]] = []
+    release: ReleaseForm | None = None
+    journeys: list[JourneyForm] = []
 
 
 def _length_problems(name: str, value: object, unit: str | None) -> Iterator[tuple[Place, str]]:
