@@ -8,7 +8,8 @@ The course: exercises and checks, one source for two editions, the batch runner 
 
 from __future__ import annotations
 
+from labkit._wait import wait_until
 from labkit.course.catalogue import all_exercises, exercises
 from labkit.course.exercise import Exercise, ExerciseSet, Outcome, Verdict
 
-__all__ = ["Exercise", "ExerciseSet", "Outcome", "Verdict", "all_exercises", "exercises"]
+__all__ = ["Exercise", "ExerciseSet", "Outcome", "Verdict", "all_exercises", "exercises", "wait_until"]

@@ -227,7 +227,9 @@ def _name_problems(stub: NotebookNode, solution: NotebookNode, check_cell: Noteb
 
 
 def _assigned(source: str) -> set[str]:
-    return {n.id for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    nodes = list(ast.walk(ast.parse(source)))
+    defined = {n.name for n in nodes if isinstance(n, ast.ClassDef | ast.FunctionDef)}
+    return defined | {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
 
 
 def _used(source: str) -> set[str]:

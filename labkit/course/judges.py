@@ -11,7 +11,7 @@ from typing import Any
 from labkit.course._types import LabLike
 from labkit.course.exercise import Bound, Judge, Verdict, correct, not_yet
 
-__all__ = ["Slip", "choice_judge", "harm_done", "number_judge", "readable", "ready_components"]
+__all__ = ["Slip", "choice_judge", "harm_done", "number_judge", "parts_of", "readable", "ready_components"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +109,43 @@ def ready_components(lab: LabLike) -> list[str]:
     return [str(name) for name in status.index[status["ready"].astype(bool)]]
 
 
-def harm_done(exercise: Bound) -> str:
+def parts_of(answer: Any, count: int, shape: str) -> tuple[tuple[Any, ...], str]:
+    """
+    The parts of an answer that has several, and what is wrong with it in words ("" if nothing).
+
+    Args:
+        answer: the learner's.
+        count: how many parts are expected.
+        shape: them in words, for the message: "(metric, label)".
+
+    >>> parts_of(("a", 2), 2, "(name, number)")
+    (('a', 2), '')
+    >>> parts_of("a", 2, "(name, number)")[1]
+    'Your answer is a str; 2 parts are expected: (name, number).'
+    """
+    if not isinstance(answer, tuple | list):
+        return (), f"Your answer is {_kind(answer)}; {count} parts are expected: {shape}."
+    if len(answer) != count:
+        return (), f"Your answer has {len(answer)} parts; {count} are expected: {shape}."
+    open_ = [str(number) for number, part in enumerate(answer, start=1) if part is ...]
+    if open_:
+        return (), f"Part {', '.join(open_)} of {shape} is still open."
+    return tuple(answer), ""
+
+
+def harm_done(exercise: Bound, ready: Sequence[str] | None = None) -> str:
     """
     A sentence naming what was ready at the baseline and is not now; empty when nothing was harmed.
 
     Destruction is told from the state of the lab, whoever caused it and however.
+
+    Args:
+        exercise: bound.
+        ready: names of what was ready, from `ready_components`; the baseline itself if None.
     """
     status = exercise.lab.status()
-    lost = [name for name in exercise.baseline if name not in status.index or not bool(status.at[name, "ready"])]
+    names = exercise.baseline if ready is None else ready
+    lost = [name for name in names if name not in status.index or not bool(status.at[name, "ready"])]
     if not lost:
         return ""
     states = {name: str(status.at[name, "state"]) if name in status.index else "gone" for name in lost}
