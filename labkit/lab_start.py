@@ -102,7 +102,7 @@ def shop_admin(run_dir: Path, ports: Mapping[str, Mapping[str, int]]) -> ShopAdm
 def settings_of(state: State, settings: Settings) -> Settings:
     """The settings with what the running lab was started with."""
     given = {"run_dir": settings.run_dir, "cache_dir": settings.cache_dir, "lab": settings.lab}
-    return load_settings({**given, "seed": state.seed, "profile": state.profile, "port_offset": state.port_offset})
+    return load_settings({**given, **state.choices})
 
 
 def same_lab(state: State, settings: Settings) -> None:
@@ -110,12 +110,12 @@ def same_lab(state: State, settings: Settings) -> None:
     Whether the lab that runs is the one that was asked for.
 
     Raises:
-        ConfigInvalid: it has another seed, profile or port offset than were asked for.
+        ConfigInvalid: it has another seed, profile, port offset or number of nodes than were asked for.
     """
     problems = [
-        f"it has {name} {getattr(state, name)}, you asked for {getattr(settings, name)}"
-        for name in ("seed", "profile", "port_offset")
-        if getattr(state, name) != getattr(settings, name) and settings.origins[name] != "default"
+        f"it has {name} {value}, you asked for {getattr(settings, name)}"
+        for name, value in state.choices.items()
+        if value != getattr(settings, name) and settings.origins[name] != "default"
     ]
     if problems:
         how = "Run `labkit down` first, or use another run directory (LABKIT_RUN_DIR) and port offset for a second lab."

@@ -26,7 +26,7 @@ _HOW = "Is Jaeger running (see `labkit status`)? It refuses a limit that is not 
 # What Jaeger adds to the attributes of a span; columns of their own say the same.
 _ADDED = frozenset({"error", "span.kind", "otel.scope.name", "otel.scope.version", "otel.status_code"})
 _LOOK_AT = 1500
-_WHY_NEVER = "Jaeger keeps traces in memory: its restart, or 20,000 newer ones, and they are gone. Take a newer trace."
+_WHY_NEVER = "Jaeger keeps traces in memory: a restart, or enough newer ones, and they are gone. Take a newer trace."
 
 
 class JaegerTraces:

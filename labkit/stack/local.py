@@ -163,8 +163,7 @@ class LocalRuntime:
         components = profile_components(state.profile, self.catalogue)
         programs, _ = acquire_all([c for name, c in components.items() if name not in state.missing], self.settings)
         # The lab may have been started with another offset or seed than this process has in its settings.
-        settings = replace(self.settings, port_offset=state.port_offset, seed=state.seed, profile=state.profile)
-        return Layout(components, programs, settings)
+        return Layout(components, programs, replace(self.settings, **state.choices))
 
     def restart(self, name: str) -> None:
         """Stop and start one instance, and wait until it is ready again."""
@@ -253,6 +252,7 @@ class LocalRuntime:
             profile=self.settings.profile,
             seed=self.settings.seed,
             port_offset=self.settings.port_offset,
+            opensearch_nodes=self.settings.opensearch_nodes,
             created=time.time(),
             ttl_s=self.settings.ttl_s,
             owner_grace_s=self.settings.owner_grace_s,

@@ -70,7 +70,13 @@ class State:
     link_ports: dict[str, int]
     programs: dict[str, dict[str, str]]
     missing: dict[str, str] = field(default_factory=dict)
+    opensearch_nodes: int = 1
     schema: int = _SCHEMA
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """The settings that hold as long as the lab lives, whatever those of whoever joins it say."""
+        return {name: getattr(self, name) for name in ("seed", "profile", "port_offset", "opensearch_nodes")}
 
     def save(self) -> None:
         """Write `lab.json`, whole or not at all."""

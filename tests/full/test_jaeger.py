@@ -10,7 +10,7 @@ import pytest
 
 from labkit._http import is_up, request
 from labkit._wait import wait_until
-from labkit.errors import InvalidValue, RequestFailed
+from labkit.errors import InvalidValue, NotReady, RequestFailed
 from labkit.observe.jaeger import JaegerTraces
 from labkit.settings import files_root, load_settings
 from labkit.stack.acquire import acquire
@@ -81,3 +81,9 @@ def test_traces_that_did_not_fail_can_be_asked_for_too(jaeger: str) -> None:
     first, last = contract_traces.START, contract_traces.END
     found = JaegerTraces(jaeger).search("gateway", error=False, start=first, end=last)
     assert found["trace_id"].tolist() == [contract_traces.FAST]
+
+
+def test_a_trace_that_jaeger_has_forgotten_is_waited_for_in_vain(jaeger: str) -> None:
+    """As one that an older exemplar names after a restart: the error says that Jaeger's memory is why."""
+    with pytest.raises(NotReady, match=r"Jaeger keeps traces in memory.*Take a newer trace"):
+        JaegerTraces(jaeger).wait_for(["e" * 32], timeout_s=0)
