@@ -129,11 +129,14 @@ def divided(query: str) -> Division | str:
         rest, inner_percent = _without_percent(tree.parts[1].bare)
         one, percent = ("100", True) if inner_percent else (one, percent)
     if rest.name == "/" and rest.kind == "binary":
-        part, total = (query[node.bare.start : node.bare.end] for node in rest.parts)
-        if rest is tree:
-            return Division(total, part, None, percent)
-        if tree.parts[0].bare.name == one:
-            return Division(total, None, part, percent)
+        # `100 * good / total` is `(100 * good) / total` to Prometheus.
+        part, inside = _without_percent(rest.parts[0].bare)
+        below = rest.parts[1].bare
+        texts = query[below.start : below.end], query[part.start : part.end]
+        if rest is tree and not (inside and percent):
+            return Division(texts[0], texts[1], None, percent or inside)
+        if rest is not tree and not inside and tree.parts[0].bare.name == one:
+            return Division(texts[0], None, texts[1], percent)
     if any(node.name == "histogram_quantile" for node in walk(tree)):
         return "a quantile is no share of events; for a latency write `target_type: latency`"
     return "must be one division of counts, good / total or 1 - bad / total; or give `good` (or `bad`) and `total`"
