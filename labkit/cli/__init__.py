@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from labkit.cli import lab, notebooks
+from labkit.cli import lab, notebooks, slo
 from labkit.errors import ConfigInvalid, LabkitError, ToolMissing
 
 __all__ = ["app", "main"]
@@ -25,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for group in (lab, notebooks):
+for group in (lab, notebooks, slo):
     group.register(app)
 
 

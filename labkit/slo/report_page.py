@@ -25,7 +25,7 @@ from labkit.slo.verdict import STATUS_MEANING, AlertState, SloReport, Status, pe
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["WORDS", "overview", "report_figure", "report_page"]
+__all__ = ["WORDS", "overview", "report_figure", "report_page", "summary"]
 
 WORDS: dict[Status, str] = {
     "violated": "violated",
@@ -54,7 +54,7 @@ def overview(report: Report) -> str:
     head = "".join(f'<th scope="col">{name}</th>' for name in _HEAD)
     body = "".join(
         f'<tr><th scope="row"><a href="#{html.escape(row.slo.name)}">{html.escape(row.slo.name)}</a></th>'
-        f"<td>{_badge(row.status)}</td>{_numbers(_summary(row))}</tr>"
+        f"<td>{_badge(row.status)}</td>{_numbers(summary(row))}</tr>"
         for row in _by_gravity(report)
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
@@ -129,7 +129,8 @@ def _section(row: SloReport) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def _summary(row: SloReport) -> list[str]:
+def summary(row: SloReport) -> list[str]:
+    """Promised, achieved, left, burn of the last hour and end of the budget, as text."""
     return [
         format_percentage(row.slo.objective).replace("%", " %"),
         _achieved(row),

@@ -30,7 +30,17 @@ from labkit.slo.model import Calendar, Slo
 
 __all__ = ["Counted", "CountsSource", "Kind", "Measured", "Problem", "PrometheusSource", "Source", "track_step_s"]
 
-Kind = Literal["no_data", "no_events", "query_failed", "labels_differ", "several_series", "impossible_counts"]
+Kind = Literal[
+    "no_data",
+    "no_events",
+    "query_failed",
+    "labels_differ",
+    "several_series",
+    "impossible_counts",
+    "no_such_label",
+    "no_such_bucket",
+]
+"""What may be wrong; the last two are found by `live_check` only."""
 
 _MOST_INSTANTS = 11_000
 # Points of a burn-down: hours for a month, which a figure of 8 inches can still show.
