@@ -39,7 +39,6 @@ sum(rate(a{b='it\\'s'}[1h30m]))
 scalar(a) * 2
 absent(up{job="x"})
 quantile by (x) (0.5, a)
-sum(a,)
 a:b:rate5m
 """.strip().splitlines()
 
@@ -74,7 +73,7 @@ def test_the_parser_of_prometheus_agrees(program: Callable[[str], Path], tmp_pat
         done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
         return {queries[int(number)] for number in re.findall(r'rule \d+, "q(\d+)": could not parse', done.stderr)}
 
-    assert refused([query for query in VALID if query != "sum(a,)"]) == set()
+    assert refused(VALID) == set()
     assert refused(INVALID) == set(INVALID)
     for query in VALID:
         parse(query)
@@ -121,10 +120,7 @@ def test_the_labels_of_a_result_are_known_from_the_text(query: str, labels: obje
     ("query", "counts"),
     [
         ("sum(rate(a[$window]))", "sum(increase(a[$window]))"),
-        (
-            "sum(rate(a[$window])) + 2 * sum(rate(b[$window]))",
-            "sum(increase(a[$window])) + 2 * sum(increase(b[$window]))",
-        ),
+        ("2 * sum(rate(a[$window])) + -rate(b[$window])", "2 * sum(increase(a[$window])) + -increase(b[$window])"),
         ("clamp_max(sum(rate(a[$window])), 5)", "clamp_max(sum(rate(a[$window])), 5)"),
         ("sum(rate(a[$window])) * sum(rate(b[$window]))", "sum(rate(a[$window])) * sum(rate(b[$window]))"),
         ("sum_over_time(sum(rate(a[1m]))[$window:1m])", "sum_over_time(sum(rate(a[1m]))[$window:1m])"),
@@ -196,9 +192,7 @@ def test_a_level_needs_no_placeholder(query: str) -> None:
     assert level_problems(query) == []
 
 
-@pytest.mark.parametrize(
-    ("query", "said"), [("rate(a[2m])", "sum(…)"), ("sum(a[2m])[1h:]", "not a number"), ("sum(a)[1h:]", "not a number")]
-)
+@pytest.mark.parametrize(("query", "said"), [("rate(a[2m])", "sum(…)"), ("sum(a)[1h:]", "not a number")])
 def test_what_is_no_level_says_why(query: str, said: str) -> None:
     """Many values, or a range."""
     assert said in level_problems(query)[0]
@@ -251,7 +245,7 @@ def test_a_histogram_is_its_name_and_matchers() -> None:
         ("sum(rate(w_count[5m]))", "must be a histogram's name and matchers; write w"),
         (
             'histogram_quantile(0.99, sum by (le) (rate(w_bucket{x="1"}[5m]))) * 1000',
-            'write `target: 99%`, `query: w{x="1"}`',
+            '`target: 99%`, `query: w{x="1"}`',
         ),
         ("w[5m]", "write w"),
         ("1 + 1", "must be the name of a histogram"),

@@ -15,7 +15,7 @@ from labkit.slo.model import Calendar, CalendarUnit, Rolling
 from labkit.slo.windows import bounds, describe, parse_calendar, parse_rolling, period_s
 
 ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Africa/Cairo", "America/Havana")
-INSTANTS = st.datetimes(datetime(1990, 1, 1), datetime(2037, 1, 1), timezones=st.just(UTC))
+INSTANTS = st.integers(631_152_000, 2_114_380_800).map(lambda seconds: datetime.fromtimestamp(seconds, UTC))
 CALENDARS = st.builds(Calendar, st.sampled_from(get_args(CalendarUnit)), st.sampled_from(ZONES))
 
 
@@ -51,7 +51,7 @@ def test_a_day_is_as_long_as_it_is(day: str, hours: int) -> None:
 
 
 def test_where_midnight_is_skipped_the_day_begins_after_the_gap() -> None:
-    """In Cairo the clock went from 00:00 to 01:00 on 28 April 2023: the day is 23 hours long and starts at 22:00 UTC."""
+    """In Cairo the clock went from 00:00 to 01:00 on 28 April 2023: the day has 23 hours, from 22:00 UTC."""
     window = Calendar("day", "Africa/Cairo")
     start, end = bounds(window, at("2023-04-28T12:00:00+00:00"))
 
@@ -83,7 +83,7 @@ def test_a_rolling_window_ends_now_and_is_as_long_as_it_says(seconds: int, insta
 def test_an_instant_without_a_zone_is_refused() -> None:
     """A guess would move the window by hours."""
     with pytest.raises(ValueError, match="has no time zone; write it as UTC"):
-        bounds(Calendar("day"), datetime(2026, 1, 1))
+        bounds(Calendar("day"), at("2026-01-01T00:00:00"))
 
 
 @pytest.mark.parametrize(("text", "days"), [("30d", 30), ("4w", 28), ("365d", 365), ("12h", 0.5), (" 7d ", 7)])
