@@ -52,7 +52,7 @@ def show_report(report: Report) -> None:
 def show_backtests(found: Iterable[BackTest], title: str) -> None:
     """A row per policy: how often it pages, how right it is, how fast, at what cost; `?` is unknown."""
     tests = list(found)
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, collapse_padding=True)
+    table = _table(title)
     table.add_column("policy", no_wrap=True)
     names = ("pages", "a week", "tickets", "precision", "recall", "detected", "reset", "spent")
     for name in names:
@@ -88,6 +88,10 @@ def backtest_dict(test: BackTest) -> dict[str, Any]:
         "page_list": _records(test.pages),
         "incidents": None if test.incidents is None else _records(test.incidents),
     }
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", box=None, pad_edge=False, collapse_padding=True)
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
