@@ -36,6 +36,7 @@ def program(name: str) -> Path:
 GROUPS: dict[str, Callable[[Path], list[Row]]] = {
     "fresh": lab.fresh_machine,
     "up": lab.start_and_memory,
+    "up-jaeger-opensearch": lab.start_with_jaeger_and_opensearch,
     "exporter": exporter.rows,
     "stores": stores.rows,
     "overhead": overhead.rows,

@@ -11,7 +11,9 @@ from statistics import median
 from typing import Any
 
 import labkit
-from labkit.settings import files_root
+from labkit.settings import files_root, load_settings
+from labkit.stack.acquire import acquire
+from labkit.stack.catalogue import load_catalogue
 from labkit.stack.progress import silent
 from tests.conftest import free_offset
 
@@ -47,6 +49,23 @@ def start_and_memory(folder: Path) -> list[Row]:
     rows.append(_row("labkit reset", reset_s, "s", 30))
     rows.append(_row("memory of the idle lab", float(status.memory_mb.sum()), "MB", 1500))
     rows += [_row(f"memory of {name}", float(mb), "MB") for name, mb in status.memory_mb.items()]
+    return rows
+
+
+def start_with_jaeger_and_opensearch(folder: Path) -> list[Row]:
+    """`up` of profile jaeger-opensearch with everything built and no data, history included; then its memory."""
+    for component in (load_catalogue()[name] for name in ("jaeger", "opensearch")):
+        acquire(component, load_settings())
+    took, rows = [], []
+    for turn in range(_REPEATS):
+        given = {"profile": "jaeger-opensearch", "run_dir": folder / f"run{turn}", "port_offset": free_offset()}
+        start = time.monotonic()
+        with labkit.up(**given, progress=silent) as lab:
+            took.append(time.monotonic() - start)
+            status = lab.status()
+    rows.append(_row("labkit up, jaeger-opensearch, everything built, history included", median(took), "s", 45))
+    rows.append(_row("memory of the idle lab, jaeger-opensearch", float(status.memory_mb.sum()), "MB"))
+    rows += [_row(f"memory of {name}", float(status.memory_mb[name]), "MB") for name in ("jaeger", "opensearch")]
     return rows
 
 
