@@ -248,7 +248,9 @@ def _scaled(counts: pd.DataFrame, multiple: float, rng: np.random.Generator) -> 
     if not 0 < multiple < float("inf"):
         raise InvalidValue("traffic", expected="multiples above 0 (no traffic is unknown, not quiet)", got=multiple)
     counts = checked(counts)
-    good, bad = (values.to_numpy(dtype=float) for values in (counts["good"], counts["total"] - counts["good"]))
+    good, bad = (
+        values.to_numpy(dtype=float, copy=True) for values in (counts["good"], counts["total"] - counts["good"])
+    )
     known = ~np.isnan(good)
     if (np.modf(np.concatenate([good[known], bad[known]]))[0] != 0).any():
         raise InvalidValue("counts", expected="whole numbers, so that single events can be drawn", got="fractions")
