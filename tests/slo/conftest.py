@@ -1,17 +1,20 @@
-"""Counts that the tests of objectives share: a seeded month, and strategies that draw counts of any shape."""
+"""What the tests of objectives share: a seeded month, and a Prometheus that holds it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from fractions import Fraction
+from pathlib import Path
 
 import matplotlib as mpl
 import pandas as pd
 import pytest
 
-from labkit.shop.history import History, build_history
+from labkit.shop.history import History, build_history, write_history
 from labkit.slo.model import EventSli, Rolling, Slo
+from tests.prometheus_process import PrometheusProcess
 
 mpl.use("agg")
 
@@ -43,3 +46,14 @@ def _closed_figures() -> Iterator[None]:
     from matplotlib import pyplot as plt
 
     plt.close("all")
+
+
+@pytest.fixture(scope="session")
+def served(
+    program: Callable[[str], Path], month: History, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PrometheusProcess]:
+    """A Prometheus that holds the counters of the month and nothing else; not to be written to."""
+    server = PrometheusProcess(program("prometheus"), tmp_path_factory.mktemp("served")).start()
+    write_history(server.url, month)
+    yield server
+    server.end(signal.SIGKILL)
