@@ -230,20 +230,24 @@ def _position(node: yaml.Node | None, where: Place, *, key: bool) -> tuple[int, 
     place: list[str | int] = []
     for depth, part in enumerate(where):
         last = depth == len(where) - 1
-        if isinstance(node, yaml.MappingNode):
-            pair = next(((k, v) for k, v in node.value if k.value == str(part)), None)
-            if pair is not None:
-                node = pair[1]
-                mark = pair[0].start_mark if key and last else node.start_mark
-            elif not last:
-                continue  # the tag of a union's member
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            mark = node.start_mark
-        else:
-            continue
-        place.append(part)
+        below = _below(node, part)
+        if below is not None:
+            named, node = below
+            mark = named.start_mark if key and last else node.start_mark
+        # What is not there is a missing key when it comes last, and else the tag of a union's member, as is what no
+        # file would have as a key.
+        if below is not None or (last and " " not in str(part)):
+            place.append(part)
     return (mark.line + 1, mark.column + 1, tuple(place)) if mark else (1, 1, where)
+
+
+def _below(node: yaml.Node | None, part: str | int) -> tuple[yaml.Node, yaml.Node] | None:
+    """The key and the value at *part* of a mapping; the item twice for a list."""
+    if isinstance(node, yaml.MappingNode):
+        return next(((key, value) for key, value in node.value if key.value == str(part)), None)
+    if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+        return node.value[part], node.value[part]
+    return None
 
 
 def _fields_at(model: type[BaseModel], where: Place) -> list[str]:

@@ -101,6 +101,11 @@ def _across(data: Any) -> Iterator[tuple[Place, str]]:
         policy = slo.get("policy")
         if isinstance(policy, str) and policy not in {*own, *POLICIES}:
             yield ("slos", index, "policy"), _unknown("policy", policy, [*own, *POLICIES])
+        sli, budgeting = slo.get("sli"), slo.get("budgeting", "occurrences")
+        kind = sli.get("target_type") if isinstance(sli, dict) else None
+        method = budgeting.get("method") if isinstance(budgeting, dict) else budgeting
+        if kind in {"throughput", "freshness"} and method != "occurrences":
+            yield ("slos", index, "budgeting"), f"must be occurrences for {kind}, which counts slices of time already"
 
 
 def _slos_named(data: Any) -> Iterator[tuple[Place, str]]:

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from labkit._yaml import Misplaced, Place
 from labkit.errors import InvalidValue
@@ -88,6 +99,13 @@ def _level(query: str) -> str:
     return query.strip()
 
 
+def _in_unit(cls: object, value: object, info: ValidationInfo) -> object:  # noqa: ARG001
+    # A wrong unit has an error of its own.
+    if "unit" in info.data:
+        seconds_in(value, info.data["unit"])
+    return value
+
+
 Level = Annotated[str, AfterValidator(_level)]
 
 
@@ -154,12 +172,10 @@ class LatencyForm(_SliForm):
     query: Annotated[str, AfterValidator(_histogram)] = Field(
         description="name of a histogram with its matchers: http_request_duration_seconds{job=…}"
     )
-    bound: Amount = Field(description="the longest good request: 250ms, or 250 with its unit; a bucket must end there")
     unit: Literal["milliseconds", "seconds"] | None = Field(None, description="of `bound`, when it is a number")
+    bound: Amount = Field(description="the longest good request: 250ms, or 250 with its unit; a bucket must end there")
 
-    def problems(self) -> Iterator[tuple[Place, str]]:
-        """A bound that is no length of time."""
-        yield from _length_problems("bound", self.bound, self.unit)
+    _bound_in_unit = field_validator("bound")(_in_unit)
 
     def sli(self) -> Sli:
         """The indicator."""
@@ -189,13 +205,11 @@ class FreshnessForm(_SliForm):
 
     target_type: Literal["freshness"]
     query: Level = Field(description="PromQL of one value, seconds")
-    maximum: Amount = Field(description="the greatest good age: 5m, or 5 with its unit")
     unit: Literal["seconds", "minutes", "hours"] | None = Field(None, description="of `maximum`, when it is a number")
+    maximum: Amount = Field(description="the greatest good age: 5m, or 5 with its unit")
     slice: Length = 60
 
-    def problems(self) -> Iterator[tuple[Place, str]]:
-        """A maximum that is no length of time."""
-        yield from _length_problems("maximum", self.maximum, self.unit)
+    _maximum_in_unit = field_validator("maximum")(_in_unit)
 
     def sli(self) -> Sli:
         """The indicator."""
@@ -281,12 +295,6 @@ class SloForm(Form):
     runbook: str = ""
     labels: LabelNames = Field(default_factory=dict)
 
-    def problems(self) -> Iterator[tuple[Place, str]]:
-        """Slices of slices."""
-        sliced = isinstance(self.sli, ThroughputForm | FreshnessForm)
-        if sliced and self.budgeting.method != "occurrences":
-            yield ("budgeting",), f"must be occurrences for {self.sli.target_type}, which counts slices of time already"
-
     def slo(self) -> Slo:
         """The objective."""
         window: Window = self.window.window() if isinstance(self.window, CalendarForm) else self.window
@@ -314,10 +322,12 @@ class AlertForm(Form):
     hold: Hold = Field(0, alias="for")
     severity: Severity = "page"
 
-    def problems(self) -> Iterator[tuple[Place, str]]:
-        """A short window that is not shorter."""
-        if self.short is not None and self.short >= self.long:
-            yield ("short",), "must be shorter than `long`: it is there to end the alert soon after its cause"
+    @field_validator("short")
+    @classmethod
+    def _shorter(cls, short: int | None, info: ValidationInfo) -> int | None:
+        if short is not None and short >= info.data.get("long", short + 1):
+            raise Misplaced([((), "must be shorter than `long`: it is there to end the alert soon after its cause")])
+        return short
 
     def alert(self) -> BurnAlert:
         """The alert."""
@@ -344,10 +354,3 @@ class SpecForm(Form):
     policies: list[PolicyForm] = []
     release: ReleaseForm | None = None
     journeys: list[JourneyForm] = []
-
-
-def _length_problems(name: str, value: object, unit: str | None) -> Iterator[tuple[Place, str]]:
-    try:
-        seconds_in(value, unit)
-    except InvalidValue as error:
-        yield (name,), str(error)

@@ -70,7 +70,7 @@ def seconds_in(value: object, unit: str | None) -> float:
 def _whole_s(value: object) -> int:
     wanted = "a length of time in whole seconds with its unit, such as 5m"
     if not isinstance(value, str) or value.isdigit():
-        hint = f" (did you mean {value}m?)" if isinstance(value, int | str) and str(value).isdigit() else ""
+        hint = f" (did you mean {value}s or {value}m?)" if isinstance(value, int | str) and str(value).isdigit() else ""
         raise InvalidValue("length", expected=wanted + hint, got=_shown(value))
     seconds = seconds_in(value, None)
     if seconds != int(seconds):
