@@ -223,3 +223,15 @@ def some_days(past: History, first_day: float = 0, days: float = 7) -> pd.DataFr
     part = counts.iloc[round(first_day * 1440) : round((first_day + days) * 1440)].copy()
     part.attrs["step_s"] = 60
     return part
+
+
+def with_gaps(counts: pd.DataFrame) -> pd.DataFrame:
+    """Every ninth sample missing by chance, two hours before the incident and ten minutes right after its start."""
+    rng = np.random.default_rng(7)
+    holes = rng.random(len(counts)) < 1 / 9
+    worst = int((counts["total"] - counts["good"]).argmax())
+    holes[worst - 200 : worst - 80] = holes[worst + 3 : worst + 13] = True
+    gone = counts.astype(float)
+    gone[holes] = np.nan
+    gone.attrs["step_s"] = 60
+    return gone

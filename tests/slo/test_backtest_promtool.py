@@ -26,6 +26,7 @@ from tests.slo.backtest_proof import (
     promtool,
     random_counts,
     some_days,
+    with_gaps,
     write,
     write_ratios,
 )
@@ -55,18 +56,6 @@ def closed(program: Program) -> Range:
 def outage(past: History) -> pd.DataFrame:
     """The day of the outage, from the epoch on."""
     return from_epoch(some_days(past, first_day=3.3, days=1))
-
-
-def with_gaps(counts: pd.DataFrame) -> pd.DataFrame:
-    """Every ninth sample missing by chance, two hours before the incident and ten minutes right after its start."""
-    rng = np.random.default_rng(7)
-    holes = rng.random(len(counts)) < 1 / 9
-    worst = int((counts["total"] - counts["good"]).argmax())
-    holes[worst - 200 : worst - 80] = holes[worst + 3 : worst + 13] = True
-    gone = counts.astype(float)
-    gone[holes] = np.nan
-    gone.attrs["step_s"] = 60
-    return gone
 
 
 def test_a_week_of_the_four_windows(past: History, program: Program, closed: Range, tmp_path: Path) -> None:
