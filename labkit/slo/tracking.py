@@ -1,7 +1,8 @@
 """
 Budgets over time: what remains at each instant, how fast it goes, when it ends, which incident spent what.
 
-    remaining(counts, slo)                         the budget at the end of every step, with the events behind it
+    remaining(counts, slo)                         the budget at the end of every step, each with a window of its own
+    burn_down(counts, slo)                         one window from its start to now: from 100 % down to what is left
     burn_rates(counts, 0.999, [3600, 21_600])      burn rates over windows that end at every step
     time_to_exhaustion(counts, slo)                with what rolls off the window: "in 2 d 2 h", "never", ...
     spent_per_incident(counts, incidents, 0.999)   adds up to what the whole stretch spent
@@ -29,7 +30,7 @@ from labkit.slo.methods import units
 from labkit.slo.model import Calendar, Rolling, Slo, Window
 from labkit.slo.windows import bounds
 
-__all__ = ["burn_rates", "remaining", "spent_per_incident", "time_to_exhaustion"]
+__all__ = ["burn_down", "burn_rates", "remaining", "spent_per_incident", "time_to_exhaustion"]
 
 _NS = 1_000_000_000
 _Floats = npt.NDArray[np.float64]
@@ -119,6 +120,60 @@ def _ns(instant: datetime) -> int:
     return int(pd.Timestamp(instant).as_unit("ns").value)
 
 
+def burn_down(counts: pd.DataFrame, slo: Slo, *, at: datetime | None = None) -> pd.DataFrame:
+    """
+    How the budget of one window was spent, from its start to the instant *at*.
+
+    Args:
+        counts: events per step.
+        slo: objective, window and method.
+        at: the instant; the end of the counts if None.
+
+    Returns:
+        Index `time`: the start of the window, then the end of each step.  Columns: `spent` (budgets of the whole
+        window by the bad units so far, which only grows), `remaining` (1 - spent), `coverage` (fraction of the time
+        since the start that was counted).  Steps that nobody counted are nan, and so is all without a unit.  The last
+        row has the `remaining` that the function of that name gives the same instant.
+
+    Raises:
+        InvalidValue: the counts cannot be.
+
+    >>> from labkit.slo.counts import frame
+    >>> from labkit.slo.model import EventSli
+    >>> made = frame([99, 100, 98], [100, 100, 100], end=datetime(2026, 3, 2, 3, tzinfo=UTC), step_s=3600)
+    >>> slo = Slo("shop", "gateway", Fraction(9, 10), Rolling(3 * 3600), EventSli("t", good="g"))
+    >>> burn_down(made, slo)["remaining"].round(3).tolist()
+    [1.0, 0.967, 0.967, 0.9]
+    """
+    found, now, start, end = _now(counts, slo, at)
+    inside = found[(found.index > start) & (found.index <= now)]
+    step = step_s(found)
+    passed = _seconds(now - start) / _seconds(end - start)
+    # The units that the whole window will have, if the rest of a calendar period is like what has passed.
+    units_in_all = total_of(inside["total"]) / passed
+    allowed = float((1 - as_objective(slo.objective)) * units_in_all) or np.nan
+    known = inside["total"].notna()
+    spent = ((inside["total"] - inside["good"]).fillna(0).cumsum() / allowed).where(known)
+    since_s = (times_ns(inside) - _ns(start)) / _NS
+    tracked = pd.DataFrame({"spent": spent, "coverage": np.minimum(known.cumsum() * step / since_s, 1.0)})
+    first = pd.DataFrame(
+        {"spent": [0.0 * allowed], "coverage": [1.0]}, index=pd.DatetimeIndex([start], name="time").as_unit("ns")
+    )
+    tracked = pd.concat([first, tracked])
+    tracked.insert(1, "remaining", 1 - tracked["spent"])
+    tracked.attrs = {"step_s": step, "objective": float(slo.objective), "slo": slo.name}
+    return tracked
+
+
+def _now(counts: pd.DataFrame, slo: Slo, at: datetime | None) -> tuple[pd.DataFrame, datetime, datetime, datetime]:
+    """The units, the instant, and the start and end of the window that it closes or lies in."""
+    found = units(counts, slo.budgeting)
+    now = as_utc(at if at is not None else counts.index[-1].to_pydatetime())
+    # An instant between two calendar periods closes the earlier one here: its last step ends there.
+    before = now - pd.Timedelta(microseconds=1) if isinstance(slo.window, Calendar) else now
+    return (found, now, *bounds(slo.window, before))
+
+
 def burn_rates(counts: pd.DataFrame, objective: Fraction | float, windows_s: Sequence[int]) -> pd.DataFrame:
     """
     Burn rates over windows that end at every step.
@@ -169,9 +224,7 @@ def time_to_exhaustion(
     Raises:
         InvalidValue: the counts cannot be, or *at* is before their first step.
     """
-    found = units(counts, slo.budgeting)
-    now = as_utc(at if at is not None else counts.index[-1].to_pydatetime())
-    start, end = bounds(slo.window, now - pd.Timedelta(microseconds=1) if isinstance(slo.window, Calendar) else now)
+    found, now, start, end = _now(counts, slo, at)
     window, recent = sums(found, start, now), sums(found, now - pd.Timedelta(seconds=recent_s), now)
     if not window.total or not recent.total:
         return exhaustion(None, None, 1)

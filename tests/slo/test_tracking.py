@@ -18,7 +18,7 @@ from labkit.slo.arithmetic import budget, burn_rate, exhaustion
 from labkit.slo.counts import frame, sums
 from labkit.slo.methods import budget_of
 from labkit.slo.model import Budgeting, Calendar, Rolling, Slo
-from labkit.slo.tracking import burn_rates, remaining, spent_per_incident, time_to_exhaustion
+from labkit.slo.tracking import burn_down, burn_rates, remaining, spent_per_incident, time_to_exhaustion
 from tests.slo.drawn import START, facts, frames, objectives, slo
 
 NAN = float("nan")
@@ -90,6 +90,29 @@ def test_gaps_are_unknown_and_not_zero() -> None:
     assert tracked["coverage"].tolist() == [0.5, 0.5, 0, 0.5]
     assert tracked["remaining"].isna().tolist() == [False, False, True, False]
     assert tracked["burn"].iloc[1] == tracked["burn"].iloc[0] == pytest.approx(1)
+
+
+@facts
+@given(frames(), objectives, st.integers(1, 50))
+def test_the_burn_down_ends_where_remaining_does(made: pd.DataFrame, objective: Fraction, minutes: int) -> None:
+    """It begins with a whole budget, never rises, and its last row is what remains at that instant."""
+    for window in (Rolling(60 * minutes), Calendar("day")):
+        promise = slo(objective, window)
+        down, left = burn_down(made, promise)["remaining"], remaining(made, promise)["remaining"].iloc[-1]
+        if np.isnan(left):
+            assert down.isna().all()
+        else:
+            assert down.iloc[0] == 1
+            assert down.is_monotonic_decreasing
+            assert down.iloc[-1] == pytest.approx(left, abs=1e-9)
+
+
+def test_the_burn_down_has_gaps_where_nobody_counted() -> None:
+    """What is spent before and after them is known; the coverage says how much is not."""
+    down = burn_down(steps([1, NAN, 1], [100, NAN, 100]), slo("0.9", Rolling(3 * 3600)))
+    assert down["remaining"].isna().tolist() == [False, False, True, False]
+    assert down["coverage"].tolist() == pytest.approx([1, 1, 1 / 2, 2 / 3])
+    assert down["spent"].iloc[-1] == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("method", ["timeslices", "ratio-timeslices"])
