@@ -147,6 +147,7 @@ class SloRoom:
 
         What was recorded stays in Prometheus: it is the past.
         """
+        self._slos = None
         if not self._path.exists():
             return False
         self._path.unlink()
