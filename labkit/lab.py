@@ -341,7 +341,7 @@ class Lab:
             return OpenSearchLogs(self.url("opensearch"))
         from labkit.observe.logs import EmbeddedLogs  # noqa: PLC0415
 
-        return EmbeddedLogs(self.url("store"))
+        return EmbeddedLogs(self._embedded_store("logs", "opensearch"))
 
     @cached_property
     def _traces(self) -> TraceStore:
@@ -351,7 +351,17 @@ class Lab:
             return JaegerTraces(self.url("jaeger"))
         from labkit.observe.traces import EmbeddedTraces  # noqa: PLC0415
 
-        return EmbeddedTraces(self.url("store"))
+        return EmbeddedTraces(self._embedded_store("traces", "jaeger"))
+
+    def _embedded_store(self, what: str, instead: str) -> str:
+        """Its address; a lab that should have *instead* in its place, and has not, says why."""
+        if not self.has("store"):
+            seen = (
+                f"this lab has no store of {what}: {self._state.missing.get(instead, f'{instead} is not part of it')}"
+            )
+            how = f"`labkit doctor` says how to get {instead}; profile core does without."
+            raise NotRunning(f"Asking for {what}", seen=seen, how=how)
+        return self.url("store")
 
     @cached_property
     def _slo(self) -> SloRoom:
