@@ -123,7 +123,7 @@ def _section(row: SloReport) -> str:
         _facts(row),
         _alerts(row.alerts),
         notes,
-        f'<p><a href="{html.escape(slo.runbook)}">Runbook</a></p>' if slo.runbook else "",
+        f"<p>Runbook: {_link(slo.runbook)}</p>" if slo.runbook else "",
         "</section>",
     ]
     return "\n".join(part for part in parts if part)
@@ -186,6 +186,12 @@ def _numbers(texts: Iterable[str]) -> str:
 
 def _badge(status: Status) -> str:
     return f'<span class="badge {_LOOK[status]}">{WORDS[status]}</span>'
+
+
+def _link(address: str) -> str:
+    text = html.escape(address)
+    # A path leads nowhere from wherever the page is read.
+    return f'<a href="{text}">{text}</a>' if address.startswith(("https://", "http://")) else f"<code>{text}</code>"
 
 
 def _left(row: SloReport) -> str:

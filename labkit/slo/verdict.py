@@ -299,6 +299,9 @@ def percent(share: Fraction) -> str:
     >>> percent(Fraction(99_996, 1_000_000)), percent(Fraction(1, 2)), percent(Fraction(2, 3))
     ('9.9996 %', '50 %', '66.67 %')
     """
-    value = float(share) * 100
-    text = f"{value:.2f}".rstrip("0").rstrip(".")
-    return f"{value:.6g} %" if Fraction(text) != share * 100 and "." not in text else f"{text} %"
+    exact = share * 100
+    for places in range(2, 16):
+        rounded = round(exact, places)
+        if rounded == exact or rounded.denominator != 1:
+            break
+    return f"{float(rounded):.{places}f}".rstrip("0").rstrip(".") + " %"
