@@ -356,11 +356,9 @@ class Lab:
     def _embedded_store(self, what: str, instead: str) -> str:
         """Its address; a lab that should have *instead* in its place, and has not, says why."""
         if not self.has("store"):
-            seen = (
-                f"this lab has no store of {what}: {self._state.missing.get(instead, f'{instead} is not part of it')}"
-            )
+            why = self._state.missing.get(instead, f"{instead} is not part of it").rstrip(":")
             how = f"`labkit doctor` says how to get {instead}; profile core does without."
-            raise NotRunning(f"Asking for {what}", seen=seen, how=how)
+            raise NotRunning(f"Asking for {what}", seen=f"this lab has no store of {what}: {why}", how=how)
         return self.url("store")
 
     @cached_property
