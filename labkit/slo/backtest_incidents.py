@@ -123,7 +123,7 @@ def answered(
     Returns:
         The columns of *incidents*, and (nan where nothing came):
         answered: whether it got the notification that it deserved; a page also does for a ticket.
-        alert: the name of the alert that fired first for it; None without any.
+        alert: the name of the alert that fired first for it; missing without any.
         detection_s: seconds from its start to that notification; 0 when one was firing already.
         reset_s: seconds from its end to the end of the last notification that overlaps it; 0 when that ended before,
         nan when the history ends while it fires.

@@ -160,11 +160,12 @@ def threshold(alert: BurnAlert, objective: Fraction | float, period_s: int = _MO
     exactly is decided alike.
 
     Raises:
-        InvalidValue: *objective* is not strictly between 0 and 1.
+        InvalidValue: *objective* is not strictly between 0 and 1, or a length is not above 0.
 
     >>> threshold(BurnAlert(Fraction(2, 100), long_s=3600), Fraction(999, 1000))
     0.0144
     """
+    _require_lengths(long_s=alert.long_s, period_s=period_s)
     return float(alert.factor(period_s) * (1 - as_objective(objective)))
 
 
