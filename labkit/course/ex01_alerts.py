@@ -19,7 +19,7 @@ __all__ = ["ALERTS", "MOST_PAGES_A_WEEK", "month_of", "page_worthy"]
 MOST_PAGES_A_WEEK = 7
 _LEAST_PRECISION = 0.75
 _LONGEST_FOR_S = 900
-_SHAPE = "(condition, for_s)"
+_SHAPE = "(condition, must_hold_s)"
 _REQUESTS = 'http_requests_total{job="shop",service="gateway"}'
 _FAILED = 'http_requests_total{job="shop",service="gateway",status=~"5.."}'
 _REFERENCE = f"sum by (service) (rate({_FAILED}[5m])) / sum by (service) (rate({_REQUESTS}[5m])) > 0.05"
@@ -71,7 +71,7 @@ def _shape_problem(condition: Any, for_s: Any) -> str:
     if not isinstance(condition, str):
         return f"The condition is a text, you have {condition!r}."
     if isinstance(for_s, bool) or not isinstance(for_s, numbers.Real) or not 0 <= float(for_s) <= _LONGEST_FOR_S:
-        return f"`for_s` is a number of seconds from 0 to {_LONGEST_FOR_S}, you have {for_s!r}."
+        return f"`must_hold_s` is a number of seconds from 0 to {_LONGEST_FOR_S}, you have {for_s!r}."
     return ""
 
 

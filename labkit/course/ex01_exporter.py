@@ -33,36 +33,26 @@ _FIGURES: Mapping[str, int] = {"email_queue": 3, "processing_queue": 0, "notific
 
 
 class Source:
-    """
-    Queue lengths that answer, fail or hang as they are told.
-
-    Attributes:
-        mode: "answers", "fails" (raises ConnectionError), "hangs", or "over" (ends the thread that reads).
-    """
+    """Queue lengths that answer, fail or hang as they are told."""
 
     def __init__(self) -> None:
-        self.mode = "answers"
-        self._released = threading.Event()
+        self._mode, self._changed = "answers", threading.Condition()
+
+    def now(self, mode: str) -> None:
+        """From now on it "answers", "fails" (ConnectionError), "hangs", or is "over" (ends the thread that reads)."""
+        with self._changed:
+            self._mode = mode
+            self._changed.notify_all()
 
     def read(self) -> dict[str, int]:
-        """The lengths, or what the mode says."""
-        if self.mode == "hangs":
-            self._released.wait()
-        if self.mode == "over":
-            raise SystemExit
-        if self.mode == "fails":
-            raise ConnectionError("the source of this exercise is gone")
+        """The lengths, or what the mode says; whoever hangs goes on when the mode changes."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._mode != "hangs")
+            if self._mode == "over":
+                raise SystemExit
+            if self._mode == "fails":
+                raise ConnectionError("the source of this exercise is gone")
         return dict(_FIGURES)
-
-    def answer(self) -> None:
-        """Answer from now on, and let go of whoever hangs."""
-        self.mode = "answers"
-        self._released.set()
-
-    def end(self) -> None:
-        """Let go of whoever hangs, and end the threads that still read: nobody asks them any more."""
-        self.mode = "over"
-        self._released.set()
 
 
 Page = dict[str, dict[str, float]]
@@ -83,7 +73,7 @@ def _served(make: Callable[..., Any], source: Source) -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_address[1]}/metrics"
     finally:
-        source.end()
+        source.now("over")
         if server is not None:
             server.shutdown()
             server.server_close()
@@ -134,9 +124,9 @@ def _judge(exercise: Bound, answer: Any) -> Verdict:  # noqa: ARG001  (the world
     try:
         with _served(answer, source) as url:
             _answers(url)
-            _fails(url, source, "fails")
-            _fails(url, source, "hangs")
-            _comes_back(url, source)
+            for mode in ("fails", "hangs"):
+                _fails(url, source, mode)
+                _comes_back(url, source, mode)
     except _Rejected as rejected:
         return not_yet(str(rejected))
     except (LabkitError, TypeError, AttributeError, ValueError, OSError) as error:
@@ -157,7 +147,7 @@ def _answers(url: str) -> None:
 
 
 def _fails(url: str, source: Source, mode: str) -> None:
-    source.mode = mode
+    source.now(mode)
     page, ready = _until(url, mode, lambda page: page.get(_SUCCESS, {}).get("") == 0 and _JOBS not in page)
     if ready:
         return
@@ -175,13 +165,13 @@ def _fails(url: str, source: Source, mode: str) -> None:
     )
 
 
-def _comes_back(url: str, source: Source) -> None:
-    source.answer()
+def _comes_back(url: str, source: Source, mode: str) -> None:
+    source.now("answers")
     _, ready = _until(url, "answers again", lambda page: page.get(_SUCCESS, {}).get("") == 1 and _JOBS in page)
     if not ready:
         raise _Rejected(
-            f"The source hung, and answers again; after {_PATIENCE_S:g} s the page does not. Did the thread end with "
-            "its first error?"
+            f"The source {mode}, then answers again; {_PATIENCE_S:g} s later the page does not say so. Did the thread "
+            "end with its first error?"
         )
 
 
