@@ -10,7 +10,9 @@ which it is.  The JSON Schema of our own is `labkit/slo/schema.json`.
 from __future__ import annotations
 
 import difflib
+import json
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -127,3 +129,7 @@ def _unknown(kind: str, name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean `{close[0]}`?" if close else "."
     return f"no {kind} is called {name!r}{hint} Known: {', '.join(dict.fromkeys(known))}"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{json.dumps(json_schema(), indent=2, ensure_ascii=False)}\n")
