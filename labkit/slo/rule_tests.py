@@ -82,7 +82,7 @@ def _ratio_case(made: Plan) -> _Case | None:
     series = {_text(labels): f"0+{rate}x60" for labels, rate in examples}
     ratio = _BAD / (_GOOD + _BAD)
     # In whole millionths: a difference in the last bit of a float is none.
-    millionths = [(selector("", made.labels), round(ratio * 1e6))]
+    millionths = [(selector("", made.labels), float(round(ratio * 1e6)))]
     expected = [
         (2400, f"round({_sample(made, window_s)} * 1e6)", millionths)
         for window_s in (*made.windows_s, *made.period_windows_s)
@@ -93,8 +93,8 @@ def _ratio_case(made: Plan) -> _Case | None:
 def _examples(slo: Slo, selectors: Mapping[str, Selector]) -> list[tuple[dict[str, str], int]] | None:
     """Labels of counters, and what each gains in a minute, so that the share of bad is known."""
     if isinstance(slo.sli, LatencySli):
-        good, total = (_accepted([selectors[name]], []) for name in ("good", "total"))
-        return [(good, _GOOD), (total, _GOOD + _BAD)] if good and total else None
+        quick, every = (_accepted([selectors[name]], []) for name in ("good", "total"))
+        return [(quick, _GOOD), (every, _GOOD + _BAD)] if quick and every else None
     total = selectors["total"]
     if "good" in selectors:
         good, bad = _accepted([total, selectors["good"]], []), _accepted([total], [selectors["good"]])
