@@ -85,8 +85,9 @@ class Explanation:
         if self.approximations:
             lines += ["", "  The same counts, computed in other ways:"]
             names = max(len(one.name) for one in self.approximations)
+            values = max(len(_shown(one.value)) for one in self.approximations)
             for one in self.approximations:
-                lines += [f"    {one.name:<{names}}  {_shown(one.value):>12}  {_off(one)}", f"      {one.why}"]
+                lines += [f"    {one.name:<{names}}  {_shown(one.value):>{values}}  {_off(one)}", f"      {one.why}"]
         return "\n".join([*lines, *(f"  Note: {note}" for note in self.notes)])
 
     def to_dict(self) -> dict[str, Any]:
