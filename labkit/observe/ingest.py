@@ -25,8 +25,8 @@ __all__ = ["INDEX", "PIPELINE", "OpenSearchSink", "line_pipeline", "prepare_inde
 
 INDEX, PIPELINE = "logs-labkit", "labkit-lines"
 _HOW = "Is OpenSearch running? See `labkit status` and `labkit logs opensearch`."
-# Statuses: of a line that will never fit; of a missing pipeline or index.
-_BAD_LINE, _MAY_BE_EMPTY = 400, (400, 404)
+# Statuses: of a line that is there already; of one that will never fit; of a missing pipeline or index.
+_IS_THERE, _BAD_LINE, _MAY_BE_EMPTY = 409, 400, (400, 404)
 
 
 def line_pipeline() -> dict[str, Any]:
@@ -110,7 +110,8 @@ class OpenSearchSink:
         body = "".join(f"{_action(placed)}\n{_document(placed)}\n" for placed in lines)
         url, headers = f"{self._url}/{INDEX}/_bulk", {"Content-Type": "application/x-ndjson"}
         answer = request("POST", url, data=body.encode(), headers=headers, timeout_s=60).json()
-        bad = [item["index"] for item in answer["items"] if item["index"]["status"] >= 400] if answer["errors"] else []
+        said = [item["create"] for item in answer["items"]] if answer["errors"] else []
+        bad = [item for item in said if item["status"] >= 400 and item["status"] != _IS_THERE]
         if bad:
             # One that may pass the next time decides: the shipper gives a batch up only when none can.
             worst = max(bad, key=lambda item: item["status"] != _BAD_LINE)
@@ -129,7 +130,7 @@ def reason_of(answer: dict[str, Any]) -> str:
 
 def _action(placed: Placed) -> str:
     pipeline = {"pipeline": PIPELINE} if placed.line.raw else {}
-    return json.dumps({"index": {"_id": f"{placed.source}:{placed.position}"} | pipeline})
+    return json.dumps({"create": {"_id": f"{placed.source}:{placed.position}"} | pipeline})
 
 
 def _document(placed: Placed) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -83,10 +84,16 @@ def _plain(text: str, writer: str, *, raw: bool = False) -> LogLine:
 
 def _json_object(text: str) -> dict[str, Any] | None:
     try:
-        found = json.loads(text)
+        # NaN, Infinity and 1e999 are no numbers of JSON, and a store may refuse them: kept as they are written.
+        found = json.loads(text, parse_constant=str, parse_float=_finite)
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def _finite(text: str) -> float | str:
+    value = float(text)
+    return value if math.isfinite(value) else text
 
 
 def _from_json(found: dict[str, Any], writer: str, text: str) -> LogLine:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import math
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -10,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -255,12 +258,16 @@ def test_any_line_is_parsed_as_labkit_parses_it(pipeline: str, texts: list[str])
 # --- What the shipper brings -----------------------------------------------------------------------------------------
 
 
-def messages(url: str, service: str) -> list[str]:
-    """Every line of *service*, as soon as it can be found."""
+def lines_of(url: str, service: str) -> pd.DataFrame:
+    """Every line of *service* since 2026 began, as soon as it can be found."""
     request("POST", f"{url}/{INDEX}/_refresh")
     first = datetime(2026, 1, 1, tzinfo=UTC)
-    found = OpenSearchLogs(url).search(service=service, start=first, limit=10_000)
-    return found["message"].tolist()
+    return OpenSearchLogs(url).search(service=service, start=first, limit=10_000)
+
+
+def messages(url: str, service: str) -> list[str]:
+    """What these lines say."""
+    return [str(message) for message in lines_of(url, service)["message"]]
 
 
 def shipper(folder: Path, url: str) -> Shipper:
@@ -275,8 +282,7 @@ def test_shipped_lines_of_every_kind_arrive_understood(opensearch: str, tmp_path
 
     assert shipper(tmp_path, opensearch).ship() == 4
 
-    request("POST", f"{opensearch}/{INDEX}/_refresh")
-    found = OpenSearchLogs(opensearch).search(service="mixed", start=datetime(2026, 1, 1, tzinfo=UTC))
+    found = lines_of(opensearch, "mixed")
     assert sorted(zip(found["level"], found["message"], strict=True)) == [
         ("error", ACCESS[0]),
         ("error", "could not - write"),
@@ -284,6 +290,29 @@ def test_shipped_lines_of_every_kind_arrive_understood(opensearch: str, tmp_path
         ("warning", OTHER[0]),
     ]
     assert found.set_index("message")["logger"].dropna().to_dict() == {"could not - write": "shop.orders"}
+
+
+def test_odd_lines_are_kept_too(opensearch: str, tmp_path: Path) -> None:
+    """Whatever a process may write, no line is refused: numbers that are none, giants, strange names and letters."""
+    odd: list[dict[str, Any]] = [
+        {"value": math.nan, "other": math.inf, "small": 1e-300},
+        {"value": 10**400},
+        {"": 1, ".": 2, "a..b": 3, "_id": "x", "message ": 4},
+        {"value": [[{"a": [None, 1, "b"]}], {}]},
+        {"level": "L" * 40_000, "trace_id": "no id", "time": "no time"},
+        {"message": "\ud800 half a letter", "n": 1},
+        {"message": "\x00\x1b[31m control \u2028"},
+        {"message": "x" * 200_000},
+        {"value": functools.reduce(lambda inner, _: {"a": inner}, range(400), {})},
+    ]
+    texts = [json.dumps({"service": "odd-lines", "message": f"odd {n}", **one}) for n, one in enumerate(odd)]
+    (tmp_path / "odd-lines.log").write_text("\n".join([*texts, "raw \x00 \x1b[0m \\ %{INT:x} \U0001f511", ""]))
+
+    assert shipper(tmp_path, opensearch).ship() == len(odd) + 1
+
+    found = lines_of(opensearch, "odd-lines")
+    assert len(found) == len(odd) + 1
+    assert {"? half a letter", "odd 1", "raw \x00 \x1b[0m \\ %{INT:x} \U0001f511"} <= set(found["message"])
 
 
 def test_a_line_that_opensearch_cannot_keep_does_not_hold_up_the_rest(opensearch: str, tmp_path: Path) -> None:
@@ -337,11 +366,15 @@ def test_what_was_acknowledged_outlives_a_killed_opensearch(tmp_path: Path) -> N
 
         cluster.start()
 
-        assert sorted(messages(cluster.url, "app")) == sorted(f"line {n}" for n in range(500))
+        kept = lines_of(cluster.url, "app")
+        assert sorted(kept["message"]) == sorted(f"line {n}" for n in range(500))
         # A new shipper, as after a crash, that had not written down how far it came: nothing is there twice.
         (folder / "offsets.json").unlink()
         assert shipper(folder, cluster.url).ship() == 1000
-        assert sorted(messages(cluster.url, "app")) == sorted(f"line {n}" for n in range(1000))
+        after = lines_of(cluster.url, "app")
+        assert sorted(after["message"]) == sorted(f"line {n}" for n in range(1000))
+        # Nor does a line without a time of its own move to the time at which it was sent again.
+        assert after.set_index("message")["time"][kept["message"]].tolist() == kept["time"].tolist()
     finally:
         cluster.stop()
 

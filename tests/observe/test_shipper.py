@@ -108,6 +108,12 @@ def test_any_other_line_is_kept_as_it_is() -> None:
     assert READ('{"half', "x").message == '{"half'
 
 
+def test_a_number_that_is_none_is_kept_as_text() -> None:
+    """JSON has no NaN, and no store should refuse the line because of it."""
+    line = READ('{"message": "a", "a": NaN, "b": -Infinity, "c": 1e999, "d": 1.5}', "app")
+    assert line.fields == {"a": "NaN", "b": "-Infinity", "c": "1e999", "d": 1.5}
+
+
 def test_formats_can_be_left_to_the_store() -> None:
     """A line that is not JSON is then marked, and its text whole; JSON is read all the same."""
     read, text = line_reader(formats=False), "2026-03-01 10:00:00,250 ERROR shop.orders - could not - write"
