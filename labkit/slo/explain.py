@@ -27,8 +27,7 @@ from labkit.slo.counts import Sums, checked, step_s, sums
 from labkit.slo.explanation import Approximation, Explanation, number
 from labkit.slo.methods import budget_of, units
 from labkit.slo.model import Calendar, Slo
-from labkit.slo.tracking import time_to_exhaustion
-from labkit.slo.windows import bounds
+from labkit.slo.tracking import closing, time_to_exhaustion
 
 __all__ = ["Approximation", "Explanation", "Quantity", "explain"]
 
@@ -133,8 +132,7 @@ class _Found:
 
 def _case(counts: pd.DataFrame, slo: Slo, quantity: Quantity, at: datetime | None, window_s: int | None) -> _Case:
     end = as_utc(at if at is not None else counts.index[-1].to_pydatetime())
-    # An instant between two calendar periods closes the earlier one here: its last step ends there.
-    start, until = bounds(slo.window, end - timedelta(microseconds=1) if isinstance(slo.window, Calendar) else end)
+    start, until = closing(slo.window, end)
     period_s = Fraction(int((until - start).total_seconds()))
     if window_s is not None and quantity in {"achieved", "burn_rate"}:
         start = end - timedelta(seconds=window_s)

@@ -14,7 +14,7 @@ counted.  Formulas: docs/slo-formulas.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import Any
 
@@ -30,7 +30,7 @@ from labkit.slo.methods import units
 from labkit.slo.model import Calendar, Rolling, Slo, Window
 from labkit.slo.windows import bounds
 
-__all__ = ["burn_down", "burn_rates", "remaining", "spent_per_incident", "time_to_exhaustion"]
+__all__ = ["burn_down", "burn_rates", "closing", "remaining", "spent_per_incident", "time_to_exhaustion"]
 
 _NS = 1_000_000_000
 _Floats = npt.NDArray[np.float64]
@@ -169,9 +169,22 @@ def _now(counts: pd.DataFrame, slo: Slo, at: datetime | None) -> tuple[pd.DataFr
     """The units, the instant, and the start and end of the window that it closes or lies in."""
     found = units(counts, slo.budgeting)
     now = as_utc(at if at is not None else counts.index[-1].to_pydatetime())
-    # An instant between two calendar periods closes the earlier one here: its last step ends there.
-    before = now - pd.Timedelta(microseconds=1) if isinstance(slo.window, Calendar) else now
-    return (found, now, *bounds(slo.window, before))
+    return (found, now, *closing(slo.window, now))
+
+
+def closing(window: Window, at: datetime) -> tuple[datetime, datetime]:
+    """
+    Start and end of the window to which the step that ends at *at* belongs.
+
+    As `windows.bounds`, except at an instant between two calendar periods: it closes the earlier one.
+
+    Raises:
+        ValueError: *at* has no time zone.
+
+    >>> [f"{edge:%d %H:%M}" for edge in closing(Calendar("day"), datetime(2026, 3, 2, tzinfo=UTC))]
+    ['01 00:00', '02 00:00']
+    """
+    return bounds(window, at - timedelta(microseconds=1) if isinstance(window, Calendar) else at)
 
 
 def burn_rates(counts: pd.DataFrame, objective: Fraction | float, windows_s: Sequence[int]) -> pd.DataFrame:
@@ -225,7 +238,7 @@ def time_to_exhaustion(
         InvalidValue: the counts cannot be, or *at* is before their first step.
     """
     found, now, start, end = _now(counts, slo, at)
-    window, recent = sums(found, start, now), sums(found, now - pd.Timedelta(seconds=recent_s), now)
+    window, recent = sums(found, start, now), sums(found, now - timedelta(seconds=recent_s), now)
     if not window.total or not recent.total:
         return exhaustion(None, None, 1)
     promised = as_objective(slo.objective)

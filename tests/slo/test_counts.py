@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
@@ -29,6 +31,16 @@ def test_all_is_sorted_and_true() -> None:
     """`__all__` names what the module has."""
     assert sorted(counts.__all__) == counts.__all__
     assert all(hasattr(counts, name) for name in counts.__all__)
+
+
+def test_the_pure_parts_import_no_network_and_no_plotting() -> None:
+    """Nor any other room: the arithmetic is usable wherever pandas is."""
+    names = ("approximations", "arithmetic", "confidence", "counts", "explain", "methods", "tracking")
+    heavy = ("matplotlib", "requests", "http.client", "labkit.shop", "labkit.stack", "labkit.observe")
+    modules = ", ".join(f"labkit.slo.{name}" for name in names)
+    code = f"import sys, {modules}; print(sorted(set({heavy}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"
 
 
 def _changed(change: Callable[[pd.DataFrame], object]) -> pd.DataFrame:
