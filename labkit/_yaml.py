@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, RootModel, ValidationError
 
 from labkit.errors import ConfigInvalid, ConfigProblem, InvalidValue
 
@@ -32,10 +32,12 @@ _SENTENCES = {
     "bool_type": "must be true or false{got}",
     "bool_parsing": "must be true or false{got}",
     "model_type": "must be keys with values{got}",
+    "model_attributes_type": "must be keys with values{got}",
     "dict_type": "must be keys with values{got}",
     "list_type": "must be a list{got}",
     "tuple_type": "must be a list{got}",
     "too_short": "must not be empty",
+    "too_long": "must have {max_length} at most, it has {actual_length}",
     "greater_than": "must be above {gt:g}{got}",
 }
 
@@ -52,7 +54,7 @@ class Misplaced(ValueError):
         super().__init__("; ".join(message for _, message in problems))
 
 
-class _Exact(yaml.SafeLoader if not hasattr(yaml, "CSafeLoader") else yaml.CSafeLoader):  # type: ignore[misc]
+class _Exact(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """Safe values only; numbers with a point as they are written."""
 
 
@@ -252,7 +254,7 @@ def _below(node: yaml.Node | None, part: str | int) -> tuple[yaml.Node, yaml.Nod
 
 def _fields_at(model: type[BaseModel], where: Place) -> list[str]:
     """Names of the keys that could have stood at *where*, or none when the place is not a model."""
-    current = [model]
+    current = list(_models_in(model))
     for part in where:
         if isinstance(part, int):
             continue
@@ -277,7 +279,9 @@ def _tags(model: type[BaseModel]) -> Iterator[str]:
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
     """The pydantic models in a type such as `list[Source] | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if isinstance(annotation, type) and issubclass(annotation, RootModel):
+        yield from _models_in(annotation.model_fields["root"].annotation)
+    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for inner in get_args(annotation):
         yield from _models_in(inner)

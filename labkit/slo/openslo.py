@@ -153,8 +153,8 @@ class _Reader:
         indicator = spec.indicator
         if indicator is None:
             indicator = _named("SLI", spec.indicator_ref or "", self.indicators)
-            for _, message in spec.misfits(indicator.spec):
-                raise _Unreadable(f"its objective {message}")
+            for place, message in spec.misfits(indicator.spec):
+                raise _Unreadable(f"`spec.{'.'.join(map(str, place))}` {message}")
         objective = spec.objectives[0]
         target = objective.target if objective.target is not None else objective.percent
         budgeting = Budgeting()

@@ -86,7 +86,7 @@ def dump_openslo(slos: Iterable[Slo], policies: Mapping[str, Policy] | None = No
     )
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
     """Numbers with every digit they have; the same value twice is written twice."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
