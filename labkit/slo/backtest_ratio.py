@@ -117,6 +117,7 @@ class Ratios:
         # Sample 0 is the reading before the first step: a step's count is the difference of two readings.
         self.part = _counter(total - good if divided == "bad" else good, seen)
         self.total = _counter(total, seen)
+        self._plain: dict[int, int] = {}
         self._gaps = None if seen.all() else _Gaps.of(np.concatenate([[True], seen]))
 
     def steps(self, window_s: int) -> int:
@@ -153,6 +154,11 @@ class Ratios:
 
     def _plain_from(self, window_s: int, steps: int) -> int:
         """The first row from which windows are full and no counter's zero is in reach of the extrapolation."""
+        if window_s not in self._plain:
+            self._plain[window_s] = self._find_plain(window_s, steps)
+        return self._plain[window_s]
+
+    def _find_plain(self, window_s: int, steps: int) -> int:
         reach_s = window_s - steps * self.step_s
         if not self.fresh or reach_s == 0:
             return steps - 1
