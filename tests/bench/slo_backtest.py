@@ -94,13 +94,14 @@ def a_year_of_services(services: int = 100) -> list[Row]:
     for seed in range(services):
         counts = _counts(525_600, 60, seed)
         before_mb = before_mb or process.memory_info().rss / 1e6
-        began = time.perf_counter()
+        # Processor time, which for one thread is what a clock shows on a machine that does nothing else.
+        began = time.process_time()
         pages += int(compare(counts, OBJECTIVE, SIX, incidents=[])["pages"].sum())
-        spent += time.perf_counter() - began
+        spent += time.process_time() - began
         most_mb = max(most_mb, process.memory_info().rss / 1e6 - before_mb)
     name = f"back-test: a year of minutes, {services} services, six policies, {pages:,} pages"
     memory = "back-test: memory beside the counts of one service, in that year"
     return [
-        _row(name, spent, "s", goal="< 60", met=spent < 60),
+        _row(name, spent, "s CPU", goal="< 60", met=spent < 60),
         _row(memory, most_mb, "MB", goal="< 300", met=most_mb < 300),
     ]
