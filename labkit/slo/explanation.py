@@ -139,11 +139,11 @@ class Explanation:
         parts = [f"<b>{html.escape(self.title)}</b><br>{html.escape(self.meaning)}<table>{rows}</table>"]
         if self.approximations:
             others = "".join(
-                f"<tr><td style='text-align:left'>{html.escape(one.name)}</td><td>{_shown(one.value)}</td>"
-                f"<td>{html.escape(_off(one))}</td><td style='text-align:left'>{html.escape(one.why)}</td></tr>"
+                f"<tr><td style='text-align:left'>{html.escape(one.name)}</td>{_cell(_shown(one.value))}"
+                f"{_cell(html.escape(_off(one)))}<td style='text-align:left'>{html.escape(one.why)}</td></tr>"
                 for one in self.approximations
             )
-            head = "<tr><th>the same counts, computed as</th><th>gives</th><th>error</th><th>because</th></tr>"
+            head = "<tr><th>computed as</th><th>gives</th><th>error</th><th>because</th></tr>"
             parts.append(f"<table>{head}{others}</table>")
         parts += [f"<p>{html.escape(note)}</p>" for note in self.notes]
         return "".join(parts)
@@ -157,6 +157,10 @@ def number(value: Fraction) -> str:
     ('28,230', '0.333')
     """
     return f"{int(value):,}" if value.denominator == 1 else f"{float(value):,.3f}"
+
+
+def _cell(text: str) -> str:
+    return f"<td style='text-align:right; white-space:nowrap; padding:0 .6em'>{text}</td>"
 
 
 def _part(coverage: Fraction) -> str:
