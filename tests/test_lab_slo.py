@@ -8,25 +8,20 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from labkit._http import get_json
-from labkit._time import utc_now
 from labkit._wait import wait_until
 from labkit.errors import ConfigInvalid, NoData, QueryRejected, UnknownName
-from labkit.lab_slo import SloRoom
-from labkit.lab_start import LOADED_RULES, hooks
-from labkit.observe.prometheus import Prometheus
-from labkit.settings import load_settings
+from labkit.lab_start import LOADED_RULES
 from labkit.slo import rules
 from labkit.slo.counts import sums
 from labkit.slo.model import EventSli, Rolling, Slo
 from labkit.slo.recorded import series
 from labkit.stack.progress import silent
-from tests.prometheus_process import NO_JOBS, PrometheusProcess
+from tests.slo_room import check_restart
 
 if TYPE_CHECKING:
     from labkit.lab import Lab
@@ -206,39 +201,4 @@ def test_a_restart_ends_what_was_loaded_and_keeps_what_was_recorded(
     program: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """As `down` and `up` do it: no rules of objectives, their past is there, and loading again completes it."""
-    server = PrometheusProcess(program("prometheus"), tmp_path / "etc" / "prometheus")
-    full = f"""{NO_JOBS}rule_files: ["{server.folder}/rules/*.yml"]
-scrape_configs: [{{job_name: itself, static_configs: [{{targets: ["127.0.0.1:{server.port}"]}}]}}]
-"""
-    layout: Any = SimpleNamespace(
-        etc=tmp_path / "etc",
-        address=lambda _: f"127.0.0.1:{server.port}",
-        data=lambda name: tmp_path / "data" / "seed-7" / name,
-    )
-    begin = hooks(load_settings({"seed": 7, "run_dir": tmp_path}), silent)
-    room = SloRoom(server.url, tmp_path, 7, utc_now)
-
-    def start() -> None:
-        server.start()
-        (server.folder / "rules").mkdir(exist_ok=True)
-        (server.folder / "full.yml").write_text(full)
-        begin.after["prometheus"](layout)
-        assert begin.finish
-        begin.finish(layout)
-
-    slos = [slo for slo in room.slos if slo.name == "checkout-availability"]
-    try:
-        start()
-        first = room.load(slos)
-        server.end()
-        start()
-
-        assert not room.loaded
-        assert get_json(f"{server.url}/api/v1/rules")["data"]["groups"] == []
-        with Prometheus(server.url) as client:
-            there = client.value("count_over_time(slo:sli_error:ratio_rate1h[31d])")
-        assert there >= 30 * 288 - 2
-        assert first.samples > 80_000
-        assert room.load(slos).samples < 500
-    finally:
-        server.end()
+    check_restart(program("prometheus"), tmp_path)
