@@ -36,7 +36,7 @@ FACTORS = Exercise(
     id="02-4",
     title="the factors that the brief meant",
     judge=several(
-        fast=number_judge(
+        factor_1h=number_judge(
             _number(_factor(5, 1)),
             unit="times the allowed pace",
             tolerance=0.005,
@@ -56,7 +56,7 @@ FACTORS = Exercise(
                 Slip(_number(100 * _factor(5, 1)), "{answer} takes 5 for five percent; ratios here are fractions."),
             ],
         ),
-        slow=number_judge(
+        factor_6h=number_judge(
             _number(_factor(10, 6)),
             unit="times the allowed pace",
             tolerance=0.005,
@@ -77,7 +77,7 @@ FACTORS = Exercise(
     hints=(
         "A burn rate of 1 spends the budget in thirty days. Which spends it in thirty days divided by something?",
         "share of the budget = burn rate * window / month. Solve for the burn rate.",
-        "fast = 0.05 * 720 / 1 and slow = 0.10 * 720 / 6, both in hours.",
+        "factor_1h = 0.05 * 720 / 1 and factor_6h = 0.10 * 720 / 6, with all lengths in hours.",
     ),
 )
 
@@ -191,7 +191,10 @@ def _judge_control(exercise: Bound, answer: Any) -> Verdict:
         return not_yet(
             f"Your answer is {kind_of(answer)}; a list of instants is expected. The empty list, [], says: none."
         )
-    named = [pd.Timestamp(one) for one in answer]
+    named = [_instant(one) for one in answer]
+    if None in named:
+        listed = ", ".join(repr(one) for one in answer if _instant(one) is None)
+        return not_yet(f"{listed} is not an instant with a time zone, as those in the index of the month are.")
     month = quiet_month(world.counts(exercise.lab), exercise.lab.seed)
     due = tested(exercise.lab, month, POLICIES["workbook"]).notifications("page")
     unfounded = [at for at in named if not ((due["start"] <= at) & (at <= due["end"])).any()]
@@ -200,6 +203,14 @@ def _judge_control(exercise: Bound, answer: Any) -> Verdict:
     if len(due) > len(named):
         return not_yet(f"The policy has {len(due)} pages in this month, and your list has {len(named)}.")
     return correct("Nobody should have been woken. Some hour is always the worst one; that is not an incident.")
+
+
+def _instant(value: Any) -> pd.Timestamp | None:
+    try:
+        found = pd.Timestamp(value)
+    except (ValueError, TypeError):
+        return None
+    return found if found.tz is not None else None
 
 
 def _how_bad(month: pd.DataFrame, pages: int) -> str:

@@ -126,7 +126,7 @@ def rehearse(lab: Any, *, share: float, for_s: float) -> Outage:
 
 
 def _fires(lab: Any) -> bool:
-    """Whether the fast-burn alert fires, by the rules, or will in a moment, by the counters, which are ahead of them."""
+    """Whether the fast-burn alert fires, by the rules, or is about to, by the counters."""
     made = the_plan()
     fast = made.burns[0]
     alerts = lab.prometheus.alerts()
@@ -259,7 +259,7 @@ def _judge_drill(exercise: Bound, answer: Any) -> Verdict:
     made = the_plan()
     objection = next(_destroyed(exercise, made), None)
     if objection is None and not isinstance(answer, Outage):
-        objection = f"Your answer is {kind_of(answer)}; what `rehearse(…)` returned is expected."
+        objection = f"Your answer is {kind_of(answer)}; what `drills.rehearse(…)` returned is expected."
     if objection is None:
         objection = next(_shortfalls(exercise.lab, made, answer), None)
     if objection:
@@ -328,9 +328,9 @@ DRILL = Exercise(
     title="an outage that one alert sees",
     judge=_judge_drill,
     hints=(
-        "Look at `held(lab)`: the outage must cross the one-hour window and leave the others room.",
+        "Look at `drills.held(lab)`: the outage must cross the one-hour window and leave the others room.",
         "At share 1.0 an error-minute takes a minute. Between 1.2 and 1.8 of them is safe in a fresh lab.",
-        "drill = rehearse(lab, share=1.0, for_s=84), then until_reset(lab, drill).",
+        "drill = drills.rehearse(lab, share=1.0, for_s=84), then drills.until_reset(lab, drill).",
     ),
     baseline=ready_components,
 )

@@ -58,7 +58,7 @@ def _objections(lab: Any, answer: tuple[Decision, Decision]) -> Iterator[str]:
 
 def _judge_gate(exercise: Bound, answer: Any) -> Verdict:
     if not isinstance(answer, tuple) or len(answer) != len(_CHANGES):
-        return not_yet("The answer is checked as (feature, fix); run the cell of the check as it stands.")
+        return not_yet("The answer is checked as (for_feature, for_fix); run the cell of the check as it stands.")
     for change, one in zip(_CHANGES, answer, strict=True):
         if not isinstance(one, Decision):
             seen = "still its dots" if one is ... else kind_of(one)
@@ -80,7 +80,7 @@ GATE = Exercise(
     hints=(
         "`decide` takes the policy and a report of this moment, and which kind of change it is.",
         "One step of the policy has an exemption. To which of the two changes does it apply?",
-        "feature = decide(policy, report, change='feature'), and the same with 'fix'.",
+        "for_feature = decide(policy, report, change='feature'), and the same with 'fix'.",
     ),
 )
 
@@ -88,16 +88,11 @@ GATE = Exercise(
 def on_the_screen(lab: Any) -> float:
     """How many budgets of checkouts a colleague's screen says are spent; what it computes is exercise 8."""
     slo = world.checkout()
-    return average_of_ratios(_window(lab)) / float(1 - slo.objective)
-
-
-def _window(lab: Any) -> Any:
-    """The month's counts, in the thirty days that end with them."""
-    return world.counts(lab).iloc[-30 * world.DAY_S // 60 :]
+    return average_of_ratios(world.counts(lab)) / float(1 - slo.objective)
 
 
 def _explained(lab: Any) -> Explanation:
-    return explain("budget", counts=_window(lab), slo=world.checkout())
+    return explain("budget", counts=world.counts(lab), slo=world.checkout())
 
 
 def _ways(lab: Any) -> list[str]:

@@ -116,7 +116,7 @@ def _minutes(objective: float = 0.999, days: float = 30) -> float:
 
 
 def _allowed(lab: Any) -> float:
-    return 0.001 * world.count(lab, f'endpoint="{world.ENDPOINT}"')
+    return 0.001 * float(world.counts(lab)["total"].sum())
 
 
 ALLOWED = Exercise(
