@@ -27,6 +27,7 @@ __all__ = ["MINUTE_S", "PastLabels", "counts_of", "missing", "past_of", "seeded_
 MINUTE_S = 60
 # More instants than this are refused by Prometheus in one answer.
 _MOST_INSTANTS = 11_000
+_HOW_UP = "Is the lab up? `labkit status` says it."
 
 
 class PastLabels:
@@ -116,27 +117,46 @@ def missing(prometheus_url: str, recorded: pd.DataFrame) -> pd.DataFrame:
     Args:
         prometheus_url: as in `http://127.0.0.1:9090`.
         recorded: from `labkit.slo.recorded.series`.
+
+    Raises:
+        RequestFailed: Prometheus does not answer.
     """
     import numpy as np  # noqa: PLC0415
 
-    labels = recorded.attrs["labels"]
-    selector = "{" + ",".join(f"{key}={json.dumps(value)}" for key, value in labels.items()) + ',__name__=~"slo:.+"}'
-    times_s = recorded.index.as_unit("ns").asi8 / 1e9  # type: ignore[attr-defined]
+    names = [str(name) for name in recorded]
+    own = ",".join(f"{key}={json.dumps(value)}" for key, value in recorded.attrs["labels"].items())
+    selector = f'{{{own},__name__=~"{"|".join(names)}"}}'
+    # First only how many there are at each instant: mostly all or none of them, and then nothing more need be asked.
+    number = sum(_there(prometheus_url, f"count({selector})", recorded.index).values(), np.zeros(len(recorded)))
+    there = np.tile((number == len(names))[:, None], len(names))
+    partly = np.flatnonzero((number > 0) & (number < len(names)))
+    if len(partly):
+        rows = slice(partly[0], partly[-1] + 1)
+        found = _there(prometheus_url, selector, recorded.index[rows])
+        for column, name in enumerate(names):
+            there[rows, column] |= name in found and ~np.isnan(found[name])
+    result = recorded.mask(there)
+    result.attrs = dict(recorded.attrs)
+    return result
+
+
+def _there(prometheus_url: str, query: str, index: Any) -> dict[str, Any]:
+    """The values of *query* at the instants of *index*, nan where there is none, by the name of the series."""
+    import numpy as np  # noqa: PLC0415
+
+    times_s = index.as_unit("ns").asi8 / 1e9
     step_s = times_s[1] - times_s[0] if len(times_s) > 1 else MINUTE_S
-    there = {name: np.zeros(len(times_s), dtype=bool) for name in recorded}
+    found: dict[str, Any] = {}
     for first in range(0, len(times_s), _MOST_INSTANTS):
         part = times_s[first : first + _MOST_INSTANTS]
         span = {"start": f"{part[0]:.3f}", "end": f"{part[-1]:.3f}", "step": f"{step_s:g}"}
         answer = _http.get_json(
-            f"{prometheus_url}/api/v1/query_range", params={"query": selector, **span}, timeout_s=60
+            f"{prometheus_url}/api/v1/query_range", params={"query": query, **span}, timeout_s=60, how=_HOW_UP
         )
         for series in answer["data"]["result"]:
-            name = series["metric"]["__name__"]
-            if name in there:
-                when_s = np.array([when for when, _ in series["values"]])
-                there[name][first + np.rint((when_s - part[0]) / step_s).astype(int)] = True
-    found = recorded.mask(np.column_stack([there[name] for name in recorded]))
-    found.attrs = dict(recorded.attrs)
+            values = found.setdefault(series["metric"].get("__name__", ""), np.full(len(times_s), np.nan))
+            when_s, numbers = np.array(series["values"], dtype=float).T
+            values[first + np.rint((when_s - part[0]) / step_s).astype(int)] = numbers
     return found
 
 

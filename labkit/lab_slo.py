@@ -42,6 +42,7 @@ __all__ = ["Loaded", "SloRoom", "shop_specification"]
 
 _RELOAD_TIMEOUT_S = 30
 _HOW_PAST = "The rules were taken out again; what was written of the past so far stays, and a new `load` completes it."
+_HOW_UP = "Is the lab up? `labkit status` says it."
 _LOG_TAIL = 8000
 
 
@@ -267,14 +268,14 @@ class SloRoom:
         log = self._run_dir / "log" / "prometheus.log"
         seen = log.stat().st_size if log.exists() else 0
         try:
-            request("POST", f"{self._url}/-/reload", timeout_s=_RELOAD_TIMEOUT_S)
+            request("POST", f"{self._url}/-/reload", timeout_s=_RELOAD_TIMEOUT_S, how=_HOW_UP)
         except RequestFailed as error:
             if error.status is None:
                 raise
             raise ConfigInvalid(
                 "The rules for Prometheus",
                 problems=_complaints(log, seen) or [error.reason],
-                how="Everything is as it was. An expression of the specification is wrong where the message points.",
+                how="Everything is as it was. Mend the specification where the message points.",
             ) from error
 
     def _taking_past(self, text: str) -> str:
