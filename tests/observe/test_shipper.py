@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -227,3 +229,17 @@ def test_an_unknown_pattern_is_named(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("# fine\nINT\n")
     with pytest.raises(ConfigInvalid, match="line 2"):
         load_patterns(tmp_path)
+
+
+def test_without_a_store_the_shipper_says_so_and_waits(log: Path) -> None:
+    """A lab without a store of logs must not have a component that dies again and again; it still ends when told to."""
+    argv = [sys.executable, "-m", "labkit.observe.shipper", "--logs", log.parent, "--to", "nowhere"]
+    argv += ["--offsets", log.parent / "offsets.json"]
+    with subprocess.Popen([str(part) for part in argv], stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr
+            assert "lines stay in their files" in process.stderr.readline()
+        finally:
+            process.terminate()
+    assert process.returncode == 0
+    assert not (log.parent / "offsets.json").exists()

@@ -187,3 +187,22 @@ def test_another_seed_has_data_of_its_own(tmp_path: Path) -> None:
 def test_socket_paths_are_short_enough() -> None:
     """The folder of sockets stays below the limit of the system whatever the run directory is."""
     assert len(str(socket_dir(Path("/" + "x" * 300)))) < 80
+
+
+@pytest.mark.parametrize(
+    ("profile", "without", "to", "port"),
+    [
+        ("core", (), "otlp", ":4318"),
+        ("jaeger-opensearch", (), "opensearch", ":9200"),
+        ("jaeger-opensearch", ("opensearch",), "nowhere", ""),
+    ],
+)
+def test_the_shipper_sends_to_the_store_that_is_there(
+    tmp_path: Path, profile: str, without: tuple[str, ...], to: str, port: str
+) -> None:
+    """Each kind of store has offsets of its own; without a store of logs the shipper is told so."""
+    argv = layout(tmp_path, profile=profile, without=without).instances["shipper"].argv
+    given = dict(zip(argv[3::2], argv[4::2], strict=True))
+
+    assert (given["--to"], given["--url"].removeprefix("http://127.0.0.1")) == (to, port)
+    assert given["--offsets"].endswith("offsets-opensearch-1.json" if to == "opensearch" else "offsets.json")
