@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from labkit.cli import lab, notebooks, slo
-from labkit.errors import ConfigInvalid, LabkitError, ToolMissing
+from labkit.errors import ConfigInvalid, InvalidValue, LabkitError, ToolMissing, UnknownName
 
 __all__ = ["app", "main"]
 
@@ -34,7 +34,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _as_interrupt)
     try:
         app()
-    except (ConfigInvalid, FileNotFoundError) as error:
+    except (ConfigInvalid, FileNotFoundError, InvalidValue, UnknownName) as error:
         _fail(error, EXIT_SETUP if isinstance(error, ToolMissing) else EXIT_USAGE)
     except LabkitError as error:
         _fail(error, EXIT_SETUP)

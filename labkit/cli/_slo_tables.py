@@ -34,9 +34,10 @@ def show_report(report: Report) -> None:
         pad_edge=False,
         collapse_padding=True,
     )
-    names = ("objective", "status", "promised", "achieved", "budget left", "burn, 1 h", "budget ends")
-    for name in names:
-        table.add_column(name, justify="left" if name in {"objective", "status"} else "right")
+    for name in ("objective", "status"):
+        table.add_column(name, no_wrap=True)
+    for name in ("promised", "achieved", "left", "burn 1 h", "ends"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in report:
         table.add_row(row.slo.name, Text(WORDS[row.status], style=_COLOURS[row.status]), *summary(row))
     console = Console()

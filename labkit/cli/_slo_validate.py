@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from labkit.cli._slo_data import Place, policies_of, specification
-from labkit.errors import ConfigInvalid, ConfigProblem, UnknownName
+from labkit.errors import ConfigInvalid, ConfigProblem
 
 if TYPE_CHECKING:
     from labkit.slo.model import Slo
@@ -25,7 +25,6 @@ def checked_file(path: Path, place: Place | None, history: Path | None) -> dict[
     try:
         found = specification(path)
         slos, doubts = found.slos, [*found.losses, *_doubts(found)]
-        problems += _of_release_and_journeys(path, [slo.name for slo in slos])
         problems += _of_history(history, found)
     except ConfigInvalid as error:
         problems += error.problems
@@ -37,23 +36,6 @@ def checked_file(path: Path, place: Place | None, history: Path | None) -> dict[
         "problems": [_problem_dict(problem) for problem in problems],
         "doubts": doubts,
     }
-
-
-def _of_release_and_journeys(path: Path, names: list[str]) -> list[ConfigProblem | str]:
-    from labkit.slo.journeys import load_journeys  # noqa: PLC0415
-    from labkit.slo.release import load_policy, require_known  # noqa: PLC0415
-
-    problems: list[ConfigProblem | str] = []
-    try:
-        rule = load_policy(path)
-        if rule is not None:
-            require_known(rule, names)
-        load_journeys(path, names)
-    except ConfigInvalid as error:
-        problems += error.problems
-    except UnknownName as error:
-        problems.append(str(error))
-    return problems
 
 
 def _of_history(history: Path | None, spec: SpecFile) -> list[str]:

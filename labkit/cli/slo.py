@@ -146,14 +146,14 @@ def report(
     Exit codes: 0 whatever the verdicts (`labkit slo gate` judges), 2 a mistake in the specification, 3 no lab.
     """
     from labkit.cli._slo_tables import show_report  # noqa: PLC0415
-    from labkit.slo.journeys import journey_reports, load_journeys  # noqa: PLC0415
+    from labkit.slo.journeys import as_journeys, journey_reports  # noqa: PLC0415
     from labkit.slo.report import report as measure  # noqa: PLC0415
 
     found, place = specification(spec), Place.of(prometheus, run_dir)
     slos = chosen(found, names or [])
     made = measure(slos, place.source, instant(at, place.now()), policies=policies_of(found))
     # A journey needs all of its objectives, so a choice of some leaves journeys out.
-    journeys = [] if names or not found.journeys else load_journeys(Path(found.source), [slo.name for slo in slos])
+    journeys = [] if names else as_journeys(found.journeys, [slo.name for slo in slos])
     kept = journey_reports(journeys, made)
     if html is not None:
         html.parent.mkdir(parents=True, exist_ok=True)
@@ -319,11 +319,13 @@ def gate(
 def _decision(
     spec: Path | None, policy: Path | None, change: str, approved_by: str, at: str | None, place: Place
 ) -> Any:
-    from labkit.slo.release import DEFAULT, decide, require_known  # noqa: PLC0415
+    from labkit.slo.release import DEFAULT, as_policy, decide, require_known  # noqa: PLC0415
     from labkit.slo.report import report as measure  # noqa: PLC0415
 
     found = specification(spec)
-    rule: ReleasePolicy = _release(policy or Path(found.source), required=policy is not None) or DEFAULT
+    rule = DEFAULT if found.release is None else as_policy(found.release)
+    if policy is not None:
+        rule = _release(policy)
     require_known(rule, [slo.name for slo in found.slos])
     slos = chosen(found, rule.slos)
     when = instant(at, place.now())
@@ -331,11 +333,11 @@ def _decision(
     return decide(rule, made, change=change, approved_by=approved_by)
 
 
-def _release(path: Path, *, required: bool) -> ReleasePolicy | None:
+def _release(path: Path) -> ReleasePolicy:
     from labkit.slo.release import load_policy  # noqa: PLC0415
 
     found = load_policy(path)
-    if found is None and required:
+    if found is None:
         raise ConfigInvalid(str(path), problems=["it has no `release`"], how="See docs/slo-report.md for its form.")
     return found
 

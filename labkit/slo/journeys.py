@@ -17,12 +17,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from labkit._yaml import parse_model, read_text
 from labkit.errors import ConfigInvalid, InvalidValue, UnknownName
 from labkit.slo.arithmetic import as_objective
 from labkit.slo.report import Report
@@ -34,9 +32,7 @@ __all__ = [
     "as_journeys",
     "bounds",
     "journey_reports",
-    "load_journeys",
     "needed",
-    "parse_journeys",
     "series",
 ]
 
@@ -232,49 +228,20 @@ class JourneyForm(BaseModel):
         return Journey(self.name, tuple(self.steps), self.measured, self.description)
 
 
-class JourneyFile(BaseModel):
-    """A file of which only `journeys` is looked at: what else it holds is for other readers."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    journeys: list[JourneyForm] = Field(default_factory=list)
-
-
-def load_journeys(path: Path, slos: Sequence[str]) -> list[Journey]:
-    """
-    The journeys of a specification file; none if it has none.
-
-    Args:
-        path: of the file.
-        slos: names of the objectives that there are.
-
-    Raises:
-        ConfigInvalid: every mistake below `journeys`, with line and column.
-        UnknownName: a journey names an objective that there is not.
-        FileNotFoundError: there is no such file.
-    """
-    return parse_journeys(read_text(path), slos, str(path))
-
-
-def parse_journeys(text: str, slos: Sequence[str], source: str = "the journeys") -> list[Journey]:
-    '''
-    As `load_journeys`, from text.
-
-    >>> parse_journeys("""
-    ... journeys:
-    ... - {name: buy, steps: [search, pay]}
-    ... """, ["search", "pay"])
-    [Journey(name='buy', steps=('search', 'pay'), measured='', description='')]
-    '''
-    return _known([form.journey() for form in parse_model(JourneyFile, text, source).journeys], slos)
-
-
 def as_journeys(raw: Sequence[Mapping[str, Any]], slos: Sequence[str]) -> list[Journey]:
     """
     Journeys from the mappings that a specification file has under `journeys`.
 
+    Args:
+        raw: as `SpecFile.journeys` has them.
+        slos: names of the objectives that there are.
+
     Raises:
-        ConfigInvalid, UnknownName: as in `load_journeys`, without line and column.
+        ConfigInvalid: a mapping is no journey; every mistake with its place.
+        UnknownName: a journey names an objective that there is not.
+
+    >>> as_journeys([{"name": "buy", "steps": ["search", "pay"]}], ["search", "pay"])
+    [Journey(name='buy', steps=('search', 'pay'), measured='', description='')]
     """
     try:
         forms = [JourneyForm.model_validate(dict(one)) for one in raw]

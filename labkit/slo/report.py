@@ -162,7 +162,7 @@ def report(
 
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
         rows = tuple(pool.map(measure, zip(wanted, rules, strict=True)))
-    return Report(instant, rows, repr(source))
+    return Report(instant, rows, str(source))
 
 
 def _windows_s(slo: Slo, policy: Policy, at: datetime, further: Iterable[int]) -> list[int]:

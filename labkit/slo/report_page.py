@@ -100,7 +100,7 @@ def _header(report: Report) -> str:
         for status, number in counted.items()
         if number
     )
-    source = f" Counts from {html.escape(report.source)}." if report.source else ""
+    source = f" Source: {html.escape(report.source)}." if report.source else ""
     count = f"{len(report)} objective{'s' * (len(report) != 1)}"
     return (
         f"<header><h1>Service levels at {_time(report.at)}</h1><p>{count}: {verdicts or 'none'}.{source}</p></header>"
@@ -109,7 +109,8 @@ def _header(report: Report) -> str:
 
 def _section(row: SloReport) -> str:
     slo = row.slo
-    about = " · ".join(html.escape(text) for text in (slo.service, slo.owner) if text)
+    pairs = (("service", slo.service), ("owner", slo.owner), ("policy", slo.policy))
+    about = " · ".join(f"{name} {html.escape(text)}" for name, text in pairs if text)
     reasons = "".join(f"<li>{html.escape(reason)}</li>" for reason in row.reasons)
     problems = "".join(f'<div class="error"><pre>{html.escape(problem.text)}</pre></div>' for problem in row.problems)
     notes = "".join(f"<p>{html.escape(note)}</p>" for note in row.notes)

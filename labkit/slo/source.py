@@ -148,6 +148,9 @@ class PrometheusSource:
     def __repr__(self) -> str:
         return f"PrometheusSource({self.url!r})"
 
+    def __str__(self) -> str:
+        return f"Prometheus at {self.url}"
+
     def measure(self, slo: Slo, at: datetime, burn_windows_s: Iterable[int] = ()) -> Measured:
         """
         What Prometheus knows about *slo* at the instant *at*.
@@ -272,6 +275,9 @@ class CountsSource:
 
     def __repr__(self) -> str:
         return f"CountsSource({_listed(self.frames)})"
+
+    def __str__(self) -> str:
+        return f"counts of {_listed(self.frames)}"
 
     def measure(self, slo: Slo, at: datetime, burn_windows_s: Iterable[int] = ()) -> Measured:
         """What the frames say about *slo* at the instant *at*: the steps that end within each window."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from labkit.errors import ConfigInvalid, InvalidValue, UnknownName
 from labkit.slo.counts import frame
-from labkit.slo.journeys import Journey, as_journeys, bounds, journey_reports, needed, parse_journeys, series
+from labkit.slo.journeys import Journey, as_journeys, bounds, journey_reports, needed, series
 from labkit.slo.model import EventSli, Rolling, Slo
 from labkit.slo.report import Report, report
 from labkit.slo.source import CountsSource
@@ -109,12 +109,12 @@ def test_windows_must_be_alike() -> None:
         journey_reports([Journey("buy", ("a", "b"))], mixed)
 
 
-def test_mistakes_in_a_file_have_their_place() -> None:
-    """A misspelt key, no steps, and an objective that there is not, each with the nearest right name."""
-    with pytest.raises(ConfigInvalid, match=r"line 3, column 16: `journeys.0.step` is not a known key; did you mean"):
-        parse_journeys("\njourneys:\n - {name: buy, step: [a]}", ["a"])
-    with pytest.raises(UnknownName, match="did you mean 'alpha'"):
-        parse_journeys("journeys: [{name: buy, steps: [alfa]}]", ["alpha"])
-    with pytest.raises(ConfigInvalid, match="at least 1 item"):
+def test_mistakes_in_journeys_are_named() -> None:
+    """No steps, a misspelt key, and an objective that there is not, with the nearest right name."""
+    with pytest.raises(ConfigInvalid, match=r"`steps`: .*at least 1 item"):
         as_journeys([{"name": "buy", "steps": []}], ["a"])
-    assert parse_journeys("slos: []", []) == []
+    with pytest.raises(ConfigInvalid, match="`step`: "):
+        as_journeys([{"name": "buy", "steps": ["a"], "step": ["a"]}], ["a"])
+    with pytest.raises(UnknownName, match="did you mean 'alpha'"):
+        as_journeys([{"name": "buy", "steps": ["alfa"]}], ["alpha"])
+    assert as_journeys([], []) == []
