@@ -146,3 +146,21 @@ def test_what_the_month_does_not_hold_is_not_made_up(month: History) -> None:
     assert seeded_counts(month, EventSli(live, good=live)) is None
     assert seeded_counts(month, EventSli("a[$window] + b[$window]", bad="b[$window]")) is None
     assert seeded_counts(month, ThroughputSli("sum(rate(http_requests_total[5m]))", 1)) is None
+
+
+def test_a_day_ahead_is_what_counts_would_be_then(month: History) -> None:
+    """
+    The ratio that SLOBudgetExhaustion predicts is, within 2 %, that of the counts a day later.
+
+    In that day come as many requests as on the mean day of the month, as bad as those of the last six hours.
+    """
+    counts = month.request_counts()
+    recorded = series(counts, CHECKOUT).iloc[-287::41]
+    day = 86_400
+    predicted = (29 * recorded[rules.ratio_name(29 * day)] + recorded[rules.ratio_name(21_600)]) / 30
+    for at, ahead in predicted.items():
+        assert isinstance(at, pd.Timestamp)
+        known = counts[(counts.index > at - timedelta(days=29)) & (counts.index <= at)]
+        coming = counts["total"].mean() * 1440
+        bad = (known["total"] - known["good"]).sum() + coming * recorded.loc[at, rules.ratio_name(21_600)]
+        assert ahead == pytest.approx(bad / (known["total"].sum() + coming), rel=0.02)

@@ -271,3 +271,15 @@ def test_every_design_has_its_tests() -> None:
     for name, policy in POLICIES.items():
         text = rule_tests.generate([slo(policy=name)])
         assert text.count("fires and ends") == text.count("does not fire at its threshold") == len(policy.alerts)
+
+
+def test_the_page_about_rules_names_what_there_is() -> None:
+    """Every alert, and the numbers of Pyrra's method as our code computes them."""
+    page = (files_root() / "docs" / "slo-rules.md").read_text()
+
+    assert all(f"`{name}`" in page for name in rules.ALERT_NAMES)
+    for alert in pyrra().alerts:
+        assert f"{alert.budget_share} = {float(alert.budget_share) * 100:.3g} %" in page
+        assert f"| {alert.factor(28 * DAY_S)} |" in page
+    assert pyrra(30 * DAY_S).alerts[3].long_s == 4 * DAY_S + 6 * 3600 + 51 * 60
+    assert "4 d 6 h 51 min" in page
