@@ -7,7 +7,9 @@ import json
 import math
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -348,33 +350,48 @@ def test_a_shipper_notices_that_opensearch_was_emptied(opensearch: str, tmp_path
         fill(opensearch)
 
 
-def test_what_was_acknowledged_outlives_a_killed_opensearch(tmp_path: Path) -> None:
-    """Killed between two batches: the first is there when it comes back, the second arrives then, each line once."""
+def _ship_until_refused(ships: Shipper, acknowledged: list[int]) -> None:
+    """Until nothing is left or OpenSearch takes no more; how many lines each time."""
+    with suppress(RequestFailed):
+        while sent := ships.ship():
+            acknowledged.append(sent)
+
+
+def test_what_was_acknowledged_outlives_an_opensearch_killed_under_load(tmp_path: Path) -> None:
+    """Every line up to the shipper's mark is there when it comes back; in the end each line is there once."""
     (folder := tmp_path / "logs").mkdir()
     (home := tmp_path / "opensearch").mkdir()
-    log = folder / "app.log"
+    texts = [f"line {n} {'x' * 300}" for n in range(6_000)]
+    for service in ("one", "two"):
+        (folder / f"{service}.log").write_text("".join(f"{text}\n" for text in texts))
     cluster = Cluster(home, nodes=1).start()
     try:
-        ships = shipper(folder, cluster.url)
-        log.write_text("".join(f"line {n}\n" for n in range(500)))
-        assert ships.ship() == 500
+        ships, acknowledged = shipper(folder, cluster.url), list[int]()
+        thread = threading.Thread(target=_ship_until_refused, args=(ships, acknowledged))
+        thread.start()
+        wait_until(lambda: len(acknowledged) >= 2, "two batches were kept", timeout_s=120, every_s=0.02)
         cluster.stop(signal.SIGKILL)
-        with log.open("a") as file:
-            file.write("".join(f"line {n}\n" for n in range(500, 1000)))
+        thread.join(120)
         with pytest.raises(RequestFailed, match="connection refused"):
             ships.ship()
+        assert 0 < sum(acknowledged) < 12_000
 
         cluster.start()
 
-        kept = lines_of(cluster.url, "app")
-        assert sorted(kept["message"]) == sorted(f"line {n}" for n in range(500))
+        kept = {service: lines_of(cluster.url, service) for service in ("one", "two")}
+        assert sum(len(found) for found in kept.values()) >= sum(acknowledged)
+        for found in kept.values():
+            # Each file is sent from its beginning, so what was kept of it has no gap.
+            assert set(found["message"]) == set(texts[: len(found)])
         # A new shipper, as after a crash, that had not written down how far it came: nothing is there twice.
         (folder / "offsets.json").unlink()
-        assert shipper(folder, cluster.url).ship() == 1000
-        after = lines_of(cluster.url, "app")
-        assert sorted(after["message"]) == sorted(f"line {n}" for n in range(1000))
-        # Nor does a line without a time of its own move to the time at which it was sent again.
-        assert after.set_index("message")["time"][kept["message"]].tolist() == kept["time"].tolist()
+        _ship_until_refused(shipper(folder, cluster.url), again := list[int]())
+        assert sum(again) == 12_000
+        for service, before in kept.items():
+            after = lines_of(cluster.url, service)
+            assert sorted(after["message"]) == sorted(texts)
+            # Nor does a line without a time of its own move to the time at which it was sent again.
+            assert after.set_index("message")["time"][before["message"]].tolist() == before["time"].tolist()
     finally:
         cluster.stop()
 
