@@ -167,7 +167,7 @@ class Lab:
 
     @property
     def traces(self) -> TraceStore:
-        """What requests went through: `search`, `trace`, `services`, `dependencies`."""
+        """What requests went through: `search`, `trace`, `wait_for`, `services`, `dependencies`."""
         self._use()
         return self._traces
 
