@@ -93,6 +93,25 @@ def test_a_history_may_be_worked_on_in_parts(seed: int, cut: int, window_s: int)
         np.testing.assert_array_equal(parts, ratios.over(window_s, 0, 60))
 
 
+@given(
+    seed=st.integers(0, 10**6),
+    window_s=st.sampled_from([90, 120, 300, 1800]),
+    closed=st.sampled_from(["closed", "left_open"]),
+    fresh=st.booleans(),
+)
+@settings(max_examples=60)
+def test_the_short_cut_is_what_sample_by_sample_gives(seed: int, window_s: int, closed: Range, fresh: bool) -> None:
+    """Where no window is cut off and no zero is in reach one factor serves all rows: the same floats, row by row."""
+    rng = np.random.default_rng(seed)
+    bad = rng.integers(0, 9, 300) * (rng.random(300) < rng.choice([0.05, 0.5]))
+    counts = frame([0.0] * rng.integers(0, 40) + bad.tolist(), 20)
+    quick, slow = (Ratios(counts, closed=closed, fresh=fresh) for _ in range(2))
+    slow._plain = {window_s: len(counts)}
+
+    np.testing.assert_array_equal(quick.over(window_s, 0, len(counts)), slow.over(window_s, 0, len(counts)))
+    assert fresh or quick._plain[window_s] <= 30
+
+
 def test_blocks_change_nothing(month_counts: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     """A month in blocks of 1,000 rows gives the pages of a month in two."""
     whole = backtest(month_counts, NINES, POLICIES["workbook"])
