@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from labkit.course import Outcome, _nb, exercises
+from labkit.course import Outcome, _nb, exercises, wait_until
 from labkit.course.editions import Edition, edition_path
+from labkit.course.ex01_calls import second_call
 from labkit.course.report import write_report
 from labkit.course.results import RunResult
 from labkit.course.runner import RunOptions, run_notebooks
@@ -186,3 +187,31 @@ def test_a_control_notices_a_replica_that_was_stopped_as_a_fix(lab: Lab) -> None
         lab.reset(progress=silent)
 
     assert (verdict.outcome, "`catalog-2`" in verdict.because) == (Outcome.NOT_YET, True)
+
+
+def test_the_second_call_of_01_is_judged_by_the_state_of_the_shop(lab: Lab) -> None:
+    """An exemplar of a slow checkout is evidence; the cause is what is in force, and after a reset there is none."""
+    ex = exercises("01", lab)
+    checkout = 'http_request_duration_seconds_bucket{service="gateway",endpoint="/checkout/{user}"}'
+    try:
+        called = second_call(lab)
+        (replica, faults), *others = [(name, found) for name, found in lab.shop.faults().items() if found]
+        found = wait_until(
+            lambda: lab.prometheus.exemplars(checkout, called, lab.now()).query("value > 0.5"),
+            "an exemplar of a slow checkout",
+            timeout_s=60,
+            ready=len,
+        )
+        evidence = str(found["trace_id"].iloc[-1])
+        lab.traces.wait_for([evidence], timeout_s=60)
+        spans = lab.traces.trace(evidence)
+        operation = spans.loc[spans["operation"].str.endswith(faults[0]["endpoint"]), "operation"].iloc[0]
+        right, wrong = (ex.q7.judge((name, operation, evidence)) for name in (replica, "orders"))
+        waiting = ex.q7.judge((replica, "POST /checkout/{user}", evidence))
+    finally:
+        lab.reset(progress=silent)
+
+    assert (others, right.outcome) == ([], Outcome.CORRECT)
+    assert "`orders` is not the replica" in wrong.because
+    assert "nearly all of it waiting" in waiting.because
+    assert "Begin the call again" in ex.q7.judge((replica, operation, evidence)).because

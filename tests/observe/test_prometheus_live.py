@@ -402,3 +402,16 @@ def test_a_frame_plots_as_it_is(prometheus: Prometheus, observed: Observed) -> N
 
     assert len(ax.get_lines()) == frame.shape[1] == 3
     plt.close(ax.figure)
+
+
+def test_without_exemplars_the_frame_is_empty(observed: Observed) -> None:
+    """No exemplar is a frame without rows, with its columns; what is no selector is refused with its place."""
+    end = utc_now()
+
+    found = observed.client.exemplars("http_request_duration_seconds_bucket", end - MINUTE, end)
+
+    assert (len(found), list(found)) == (0, ["time", "trace_id", "value", "labels"])
+    with pytest.raises(QueryRejected, match="sum"):
+        observed.client.exemplars("sum(", end - MINUTE, end)
+    with pytest.raises(ValueError, match="time zone"):
+        observed.client.exemplars("up", datetime(2026, 1, 1), end)  # noqa: DTZ001  (that is what is refused)
