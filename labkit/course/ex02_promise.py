@@ -123,7 +123,7 @@ ALLOWED = Exercise(
     id="02-2",
     title="what the objective allows",
     judge=several(
-        minutes=number_judge(
+        outage_min=number_judge(
             lambda _: _minutes(),
             unit="minutes",
             slips=[
@@ -136,7 +136,7 @@ ALLOWED = Exercise(
                 Slip(lambda _: _minutes(0.9999), "{answer} is what 99.99 % allows; the objective has three nines."),
             ],
         ),
-        checkouts=number_judge(
+        may_fail=number_judge(
             _allowed,
             unit="checkouts",
             slips=[
@@ -158,7 +158,7 @@ ALLOWED = Exercise(
     hints=(
         "Both are 1 - objective of something: of the length of the month, of the checkouts of the month.",
         "Thirty days have 43,200 minutes. The checkouts are in the column `total` of the month's counts.",
-        "minutes = 0.001 * 43_200; checkouts = 0.001 * month['total'].sum()",
+        "outage_min = 0.001 * 43_200; may_fail = 0.001 * month['total'].sum()",
     ),
 )
 
