@@ -228,6 +228,9 @@ def _exhaustion(measured: Measured) -> Exhaustion:
         return Exhaustion("unknown", None, "there are no counts to judge the pace by")
     # The steps of the track are units of the budget already; a pace needs one whole step.
     plain = replace(slo, budgeting=Budgeting())
+    if slo.budgeting.method == "occurrences":
+        # Events are whole, and extrapolated ones only seem exact: their fractions would take most of a report's time.
+        track = track.round()
     try:
         return time_to_exhaustion(track, plain, recent_s=max(PACE_S, track.attrs["step_s"]), at=measured.at)
     except LabkitError as error:

@@ -20,7 +20,7 @@ import psutil
 
 from labkit.settings import load_settings
 from labkit.stack.acquire import find_program
-from tests.bench import dashboard, exporter, lab, overhead, series, slo_backtest, slo_rules, stores
+from tests.bench import dashboard, exporter, lab, overhead, series, slo_backtest, slo_report, slo_rules, stores
 
 Row = dict[str, Any]
 
@@ -43,6 +43,7 @@ GROUPS: dict[str, Callable[[Path], list[Row]]] = {
     "series": lambda folder: series.rows(program, folder),
     "dashboard": lambda folder: dashboard.rows(program, folder),
     "slo-backtest": lambda folder: slo_backtest.rows(program, folder),
+    "slo-report": lambda folder: slo_report.rows(program, folder),
     "slo-rules": lambda folder: slo_rules.rows(program, folder),
 }
 
