@@ -10,7 +10,7 @@ import math
 import numbers
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pandas as pd
@@ -38,6 +38,7 @@ _SHARE = (
 )
 # Between the answer and the check some failures leave the window and others enter it.
 _SHARE_TOLERANCE = 0.02
+_SETTLED = timedelta(seconds=45)
 
 
 def second_call(lab: LabLike) -> datetime:
@@ -55,14 +56,24 @@ def second_call(lab: LabLike) -> datetime:
     return began
 
 
-def troubled(lab: LabLike) -> set[str]:
-    """Services with a firing alert that somebody should look at, or with a target that cannot be reached."""
+def troubled(lab: LabLike) -> tuple[set[str], set[str]]:
+    """
+    Services with an alert that somebody should look at (critical or warning), or a target that cannot be reached.
+
+    Returns:
+        Those where this is so for longer than the time between an answer and its check, and those where it is so,
+        or about to be, at all.
+    """
     alerts = lab.prometheus.alerts()
-    firing = alerts[(alerts["state"] == "firing") & alerts["severity"].isin(["critical", "warning"])]
-    found = {str(labels.get("service", "")) for labels in firing["labels"]}
+    alerts = alerts[alerts["severity"].isin(["critical", "warning"])]
+    lasting = alerts[(alerts["state"] == "firing") & (alerts["active_since"] < lab.now() - _SETTLED)]
     targets = lab.prometheus.targets()
-    down = targets.loc[targets["health"] != "up", "instance"]
-    return {name for name in found | {_service(str(one)) for one in down} if name}
+    down = {_service(str(one)) for one in targets.loc[targets["health"] != "up", "instance"]}
+    return _services(lasting) | down, _services(alerts) | down
+
+
+def _services(alerts: pd.DataFrame) -> set[str]:
+    return {str(labels["service"]) for labels in alerts["labels"] if labels.get("service")}
 
 
 def _service(instance: str) -> str:
@@ -80,18 +91,19 @@ def _judge_control(exercise: Bound, answer: Any) -> Verdict:
     named, share = parts
     if isinstance(named, str) or not isinstance(named, Iterable):
         return not_yet(f"The services are a list; you have {named!r}. The empty list, [], says that nothing is wrong.")
-    names, wrong = {str(name) for name in named}, troubled(exercise.lab)
-    if names - wrong:
-        listed = ", ".join(f"`{name}`" for name in sorted(names - wrong))
+    names, (wrong, perhaps) = {str(name) for name in named}, troubled(exercise.lab)
+    if names - perhaps:
+        listed = ", ".join(f"`{name}`" for name in sorted(names - perhaps))
         return not_yet(
             f"You named {listed}, for which no alert fires and whose replicas all answer. A counter that falls to 0 "
             "tells of a restart, not of trouble: what does its rate say?"
         )
     if wrong - names:
         return not_yet(
-            f"{len(wrong)} services have an alert that fires or a replica that does not answer; see alerts()."
+            f"{len(wrong - names)} of the services that you did not name: an alert fires for it, or a replica does not "
+            "answer. See alerts() and targets()."
         )
-    return _judge_evidence(exercise.lab, share, calm=not wrong)
+    return _judge_evidence(exercise.lab, share, calm=not names)
 
 
 def _judge_evidence(lab: LabLike, share: Any, *, calm: bool) -> Verdict:

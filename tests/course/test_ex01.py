@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +68,16 @@ def call(world: World) -> None:
 
 def alert(world: World) -> None:
     """An alert fires for payments, and one that nobody needs to look at for the machine."""
+    since = world.at - timedelta(minutes=1)
     world.firing += [
-        ("ServiceErrorRate", "warning", "firing", {"service": "payments"}),
-        ("HighCPUUsage", "info", "firing", {"service": "machine"}),
+        ("ServiceErrorRate", "warning", "firing", since, {"service": "payments"}),
+        ("HighCPUUsage", "info", "firing", since, {"service": "machine"}),
     ]
+
+
+def just_now(world: World) -> None:
+    """An alert began between the answer and its check."""
+    world.firing.append(("HighLatency", "warning", "firing", world.at - timedelta(seconds=20), {"service": "gateway"}))
 
 
 ROWS = [
@@ -271,9 +278,10 @@ ROWS = [
     Row("01-6", "wrong", "no evidence", [], "Your answer has 0 parts; 2 are expected"),
     Row("01-6", "wrong", "no data", ([], float("nan")), "say `or vector(0)` where you mean 0"),
     Row("01-6", "wrong", "another share", ([], 0.5), "You have 0.5 as the failing share"),
-    Row("01-6", "wrong", "overlooked", ([], 0.0), "1 services have an alert that fires", alert),
+    Row("01-6", "wrong", "overlooked", ([], 0.0), "1 of the services that you did not name", alert),
     Row("01-6", "destroy", "restarted for ever", ([], 0.0), "`catalog-1` (STOPPED) was ready", stop("catalog-1")),
     Row("01-6", "right", "nothing is wrong", ([], 0.0), "Nothing is wrong: no alert"),
+    Row("01-6", "right", "a moment ago nothing was", ([], 0.0), "Nothing is wrong: no alert", just_now),
     Row("01-6", "right", "something is", (["payments"], 0.0), "Something is wrong indeed", alert),
     Row("01-7", "nothing", "stub", (..., ..., ...), "Replace the dots"),
     Row("01-7", "wrong", "no call", cause(), "Begin the call again"),

@@ -117,7 +117,9 @@ class _Metrics:
 
     def alerts(self) -> pd.DataFrame:
         """The world's alerts."""
-        return pd.DataFrame(self._world.firing, columns=["name", "severity", "state", "labels"])
+        names = ["name", "severity", "state", "active_since", "labels"]
+        found = pd.DataFrame(self._world.firing, columns=names)
+        return found.astype({"active_since": "datetime64[ns, UTC]"})
 
     def targets(self) -> pd.DataFrame:
         """One per replica; those that were stopped are down."""
@@ -132,7 +134,7 @@ class World:
 
     def __init__(self, month: Month) -> None:
         self.at = month.end - timedelta(minutes=2)
-        self.firing: list[tuple[str, str, str, Mapping[str, str]]] = []
+        self.firing: list[tuple[str, str, str, datetime, Mapping[str, str]]] = []
         self.silenced: list[str] = []
         self.broken: dict[str, list[dict[str, Any]]] = {"catalog-1": [], "catalog-2": [], "payments-1": []}
         self.lines = {FAILED: "error", ON_ITS_WAY: "error", FINE: "info"}
