@@ -4,6 +4,7 @@ Notebook 02, a rehearsal: checkouts fail for a minute and a half, one alert fire
     drill = rehearse(lab, share=1.0, for_s=84)     fail checkouts on purpose, and say when it began and ended
     until_reset(lab, drill)                        wait for what the alerts make of it
     held(lab)                                      how much of each window is used up already
+    room(lab)                                      error-minutes that make the fast alert fire and no other
 
 The minutes of an outage count as *error-minutes*: a minute in which every second checkout fails is half of one.
 """
@@ -27,14 +28,18 @@ from labkit.course.judges import harm_done, ready_components
 from labkit.errors import NoData
 from labkit.slo.model import Slo
 from labkit.slo.rules import FAST_BURN, Burn, Plan, plan, promql_duration, ratio_name
+from labkit.stack.progress import printer, step
 
-__all__ = ["DRILL", "Outage", "firings", "held", "last_drill", "rehearse", "until_reset"]
+__all__ = ["DRILL", "Outage", "firings", "held", "last_drill", "rehearse", "room", "until_reset"]
 
 RESET_S = 360
 _STEP_S = 5
 # A scrape, the rules after it, and the time that a busy machine takes for both.
 _LATE_S = 45
 _AGO_S = 55 * 60
+# So many times the least outage that the fast alert sees must fit into the other windows: six requests more or less
+# are a matter of chance.
+_ROOM = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,26 @@ def held(lab: Any, at: datetime | None = None) -> pd.DataFrame:
     return frame.assign(left_min=frame["crosses_at_min"] - frame["held_min"])
 
 
+def room(lab: Any, at: datetime | None = None) -> tuple[float, float]:
+    """
+    The least and the most error-minutes of an outage that makes the fast-burn alert fire and no other.
+
+    Args:
+        lab: a lab that is up.
+        at: aware instant before the outage; now if None.
+
+    Returns:
+        Both in error-minutes.  When earlier outages have filled the longer windows, the most is below the least: then
+        there is no such outage until they are forgotten.
+    """
+    table, fast = held(lab, at), the_plan().burns[0]
+    left = table.set_index("alert", append=True)["left_min"]
+    short = fast.threshold * (fast.alert.short_s or 0) / 60
+    return max(short, float(left.xs(FAST_BURN, level="alert").iloc[0])), float(
+        left.drop(FAST_BURN, level="alert").min()
+    )
+
+
 def _ratio(lab: Any, slo: Slo, window_s: int, at: datetime | None = None) -> float:
     return float(lab.prometheus.value(slo.sli.error_ratio(promql_duration(window_s)), at))
 
@@ -117,9 +142,13 @@ def rehearse(lab: Any, *, share: float, for_s: float) -> Outage:
     start = lab.now()
     lab.shop.inject("error", on="gateway", endpoint=world.ENDPOINT, share=share, for_s=for_s)
     try:
-        wait_until(
-            lambda: not lab.shop.faults("gateway")["gateway"], "the fault is over", timeout_s=for_s + 30, every_s=0.5
-        )
+        with step(printer(), f"fail {share:.0%} of the checkouts for {for_s:g} s"):
+            wait_until(
+                lambda: not lab.shop.faults("gateway")["gateway"],
+                "the fault is over",
+                timeout_s=for_s + 30,
+                every_s=0.5,
+            )
     finally:
         lab.shop.undo("error", on="gateway")
     return Outage(start, lab.now())
@@ -214,9 +243,9 @@ def until_reset(lab: Any, drill: Outage, *, timeout_s: float = 420) -> pd.DataFr
         too_late = fast.empty and lab.now() > drill.end + timedelta(seconds=_LATE_S)
         return too_late or (len(fast) > 0 and bool(fast["end"].notna().all())), seen
 
-    return wait_until(
-        state, "the fast-burn alert fired and is over", timeout_s=timeout_s, every_s=2, ready=lambda found: found[0]
-    )[1]
+    what = "the fast-burn alert fired and is over"
+    with step(printer(), f"wait until {what}"):
+        return wait_until(state, what, timeout_s=timeout_s, every_s=2, ready=lambda found: found[0])[1]
 
 
 def _destroyed(exercise: Bound, made: Plan) -> Iterator[str]:
@@ -266,9 +295,11 @@ def _judge_drill(exercise: Bound, answer: Any) -> Verdict:
         return not_yet(objection)
     fired = firings(exercise.lab, answer.start)
     fast = fired[fired["alert"] == FAST_BURN].iloc[0]
+    others = sorted({f"{long}" for long in fired.loc[fired["alert"] != FAST_BURN, "long"]})
+    told = f"over {' and '.join(others)} too, which earlier outages had left no room" if others else "no other did"
     return correct(
         f"{_error_minutes(exercise.lab, made.slo, answer):.2f} error-minutes: the fast-burn alert fired "
-        f"{_after_s(fast['start'], answer.start):.0f} s after the first failure, no other did, and it was over "
+        f"{_after_s(fast['start'], answer.start):.0f} s after the first failure, {told}, and it was over "
         f"{_after_s(fast['end'], answer.end):.0f} s after the last."
     )
 
@@ -296,13 +327,14 @@ def _shortfalls(lab: Any, made: Plan, drill: Outage) -> Iterator[str]:
             "The fast-burn alert was firing when your outage began, from an earlier one: nobody is woken twice. Wait "
             "until it is over, then rehearse again."
         )
+    least, _ = room(lab, drill.start)
     for name, long in fired.loc[fired["alert"] != FAST_BURN, ["alert", "long"]].to_numpy():
-        room = float(before["left_min"][long])
-        # An alert that an earlier outage left without room says nothing about this one.
-        if room > 0:
+        left = float(before["left_min"][long])
+        # An alert that earlier outages left without room for this exercise says nothing about this outage.
+        if left > _ROOM * least:
             yield (
                 f"`{name}` over {long} fired too: your outage was {minutes:.2f} error-minutes, and that window had "
-                f"room for {room:.2f}. Which outage does only the fast one see?"
+                f"room for {left:.2f}. Which outage does only the fast one see?"
             )
     if fast["end"].isna().any():
         ago = (lab.now() - drill.end).total_seconds()

@@ -13,7 +13,7 @@ import pytest
 from labkit.course import Outcome, ex02_world
 from labkit.course.ex02 import EXERCISES
 from labkit.course.ex02_alerts import quiet_month, worst_hour
-from labkit.course.ex02_drill import Outage
+from labkit.course.ex02_drill import Outage, room
 from labkit.course.ex02_govern import release_policy
 from labkit.shop.history import History
 from labkit.slo.model import BurnAlert, Policy
@@ -217,9 +217,9 @@ DRILL_ROWS = [
         "02-6",
         "wrong",
         "too much in sum",
-        outage(20, 60),
-        "that window had room for 0.16",
-        spoil((150, 120, 1), (20, 60, 1)),
+        outage(20, 105),
+        "that window had room for 1.66",
+        spoil((150, 30, 1), (20, 105, 1)),
     ),
     Row(
         "02-6",
@@ -283,7 +283,7 @@ DRILL_ROWS = [
         "right",
         "after an outage that left no room",
         outage(20, 60),
-        "no other did",
+        "over 6h too, which earlier outages had left no room",
         spoil((150, 180, 1), (20, 60, 1)),
     ),
     Row(
@@ -374,6 +374,21 @@ def test_an_instant_without_a_time_zone_is_asked_for_one(month_world: MonthWorld
     verdict = _BY_ID["02-9"].bind(month_world).judge(["2026-02-03 04:00"])
 
     assert (verdict.outcome, "with a time zone" in verdict.because) == (Outcome.NOT_YET, True)
+
+
+def test_the_room_for_a_rehearsal_is_what_earlier_outages_left(drill_world: DrillWorld) -> None:
+    """
+    In a fresh lab 0.864 to 2.16 error-minutes; after one of 1.5 the hour needs only what fills the short window.
+
+    After one of 2.5 there is none: the most is below the least.
+    """
+    found = []
+    for ago, seconds in ((None, 0), (30, 90), (90, 60)):
+        if ago:
+            drill_world.timeline.fail(minutes_ago(ago), minutes_ago(ago) + timedelta(seconds=seconds))
+        found.append(tuple(round(bound, 3) for bound in room(drill_world)))
+
+    assert found == [(0.864, 2.16), (0.072, 0.66), (0.072, -0.34)]
 
 
 def test_the_timeline_crosses_where_the_arithmetic_says(drill_world: DrillWorld) -> None:
