@@ -197,13 +197,13 @@ def explain(
     from typing import cast  # noqa: PLC0415
 
     from labkit._time import parse_duration  # noqa: PLC0415
-    from labkit.slo import windows  # noqa: PLC0415
     from labkit.slo.explain import Quantity  # noqa: PLC0415
     from labkit.slo.explain import explain as opened  # noqa: PLC0415
+    from labkit.slo.tracking import closing  # noqa: PLC0415
 
     slo, place = specification(spec).slo(name), Place.of(prometheus, run_dir)
     now = instant(at, place.now())
-    start, _ = windows.bounds(slo.window, now)
+    start, _ = closing(slo.window, now)
     counts = place.counts(slo, int(parse_duration(step)), start, now)
     found = opened(
         cast("Quantity", what),

@@ -40,9 +40,9 @@ def burn_down_chart(row: SloReport) -> str:
 
     The axis of time reaches to the end of the window, which lies ahead in a calendar period.
     """
-    left = row.burn_down
-    if left is None or row.remaining is None:
+    if row.burn_down is None or row.remaining is None:
         return ""
+    left = row.burn_down["remaining"]
     scale = _Scale(row.start, row.end, min(0.0, math.floor(float(left.min()) * 2) / 2))
     alt = f"Budget of {row.slo.name}: {percent(row.remaining)} left at {row.at:%Y-%m-%d %H:%M} UTC"
     pace = _line(scale, (row.start, 1), (row.end, 0), 'stroke="#777" stroke-dasharray="5 4"')

@@ -18,6 +18,7 @@ from labkit._page import page
 from labkit._time import format_duration
 from labkit.slo import windows
 from labkit.slo._burn_down_chart import burn_down_chart
+from labkit.slo.figures import burn_down
 from labkit.slo.objective import format_percentage
 from labkit.slo.report import Report
 from labkit.slo.verdict import STATUS_MEANING, AlertState, SloReport, Status, percent
@@ -72,19 +73,14 @@ def report_figure(report: Report) -> Figure:
     known = [(row, row.burn_down) for row in report if row.burn_down is not None]
     with style.context():
         figure, all_axes = plt.subplots(
-            max(1, len(known)), 1, figsize=(8, 2.3 * max(1, len(known))), squeeze=False, layout="constrained"
+            max(1, len(known)), 1, figsize=(10, 2.8 * max(1, len(known))), squeeze=False, layout="constrained"
         )
         if not known:
             all_axes[0, 0].set_axis_off()
             all_axes[0, 0].text(0, 0.5, "Of no objective there are counts to draw.")
-        for (row, left), axes in zip(known, all_axes[:, 0], strict=True):
-            # Steps, because a count is of a whole step and known at its end.
-            axes.step(left.index, left.to_numpy() * 100, where="post", color=style.COLOURS["blue"])
-            style.threshold(axes, 0, "budget used up", colour="vermillion")
-            axes.set_ylabel("budget left (%)")
+        for (row, tracked), axes in zip(known, all_axes[:, 0], strict=True):
+            burn_down(tracked, ax=axes, title=f"{row.slo.name}: {_finding(row)}")
             axes.set_xlim(row.start, row.end)
-            axes.set_title(f"{row.slo.name}: {_finding(row)}")
-            style.utc_axis(axes)
     return figure
 
 

@@ -22,11 +22,12 @@ import pandas as pd
 
 from labkit._time import as_utc, format_duration
 from labkit.errors import InvalidValue, LabkitError, NoData, UnknownName
-from labkit.slo import counts, windows
+from labkit.slo import counts
 from labkit.slo._ask import Asker, Series
 from labkit.slo._parts import ImpossibleCounts, LabelsDiffer, SeveralSeries, good_events, parts_of, single
 from labkit.slo.methods import budget_of, units
-from labkit.slo.model import Calendar, Slo
+from labkit.slo.model import Slo
+from labkit.slo.tracking import closing
 
 __all__ = ["Counted", "CountsSource", "Kind", "Measured", "Problem", "PrometheusSource", "Source", "track_step_s"]
 
@@ -169,7 +170,7 @@ class PrometheusSource:
         """
         at = as_utc(at)
         asker = Asker(self.url, self.timeout_s)
-        start = _start(slo, at)
+        start, _ = closing(slo.window, at)
         length_s = (at - start).total_seconds()
         notes: list[str] = []
         burns = {window_s: Counted(window_s, None, None) for window_s in sorted({*burn_windows_s})}
@@ -282,7 +283,7 @@ class CountsSource:
     def measure(self, slo: Slo, at: datetime, burn_windows_s: Iterable[int] = ()) -> Measured:
         """What the frames say about *slo* at the instant *at*: the steps that end within each window."""
         at = as_utc(at)
-        start = _start(slo, at)
+        start, _ = closing(slo.window, at)
         length_s = (at - start).total_seconds()
         frame = self.frames.get(slo.name)
         if frame is None:
@@ -370,12 +371,6 @@ def _no_events(slo: Slo, start: datetime, at: datetime) -> Problem:
     return Problem(
         "no_events", f"There was no event of {slo.name} in {length}: the promise was neither kept nor broken."
     )
-
-
-def _start(slo: Slo, at: datetime) -> datetime:
-    """Where the window begins; at the very end of a calendar period that period is meant, not the next."""
-    instant = at - timedelta(microseconds=1) if isinstance(slo.window, Calendar) else at
-    return windows.bounds(slo.window, instant)[0]
 
 
 def _rolled(slo: Slo, frame: pd.DataFrame, start: datetime, end: datetime, step_s: int) -> pd.DataFrame:

@@ -18,10 +18,10 @@ from labkit._time import format_duration
 from labkit.errors import LabkitError
 from labkit.slo import windows
 from labkit.slo.arithmetic import Budget, Exhaustion, budget
-from labkit.slo.model import Budgeting, Calendar, Policy, Severity, Slo
+from labkit.slo.model import Budgeting, Policy, Severity, Slo
 from labkit.slo.policies import alert_names
 from labkit.slo.source import Counted, Measured, Problem
-from labkit.slo.tracking import time_to_exhaustion
+from labkit.slo.tracking import burn_down, closing, time_to_exhaustion
 
 __all__ = ["PACE_S", "STATUS_MEANING", "AlertState", "SloReport", "Status", "judged", "percent"]
 
@@ -79,7 +79,7 @@ class SloReport:
         burns: burn rates by window in seconds; None when unknown.
         alerts: those of its policy.
         exhaustion: when the budget is used up at the pace of the last hour.
-        burn_down: the share of the budget that is left, by time since the start of the window; None when unknown.
+        burn_down: how the budget of the window was spent, as `tracking.burn_down` gives it; None when unknown.
         covered: fraction of the window that has data; None when unknown.
         problems: why something is unknown.
         notes: what a reader should know.
@@ -97,7 +97,7 @@ class SloReport:
     burns: Mapping[int, Fraction | None]
     alerts: tuple[AlertState, ...]
     exhaustion: Exhaustion
-    burn_down: pd.Series[float] | None
+    burn_down: pd.DataFrame | None
     covered: Fraction | None
     problems: tuple[Problem, ...]
     notes: tuple[str, ...]
@@ -160,7 +160,7 @@ def judged(measured: Measured, policy: Policy, low: Fraction) -> SloReport:
         low: at risk when less than this share of the budget is left.
     """
     slo, counts = measured.slo, _budget(measured.slo, measured.whole)
-    end = _end(measured)
+    end = closing(slo.window, measured.at)[1]
     period_s = Fraction(round((end - measured.start).total_seconds()))
     burns = {length: _burn(slo, one) for length, one in measured.burns.items()}
     alerts = _alert_states(policy, burns, int(period_s))
@@ -185,17 +185,12 @@ def judged(measured: Measured, policy: Policy, low: Fraction) -> SloReport:
         burns=burns,
         alerts=alerts,
         exhaustion=ends,
-        burn_down=_burn_down(measured, counts, period_s),
+        burn_down=_burn_down(measured, counts),
         covered=measured.covered,
         problems=measured.problems,
         notes=tuple(notes),
         requests=measured.requests,
     )
-
-
-def _end(measured: Measured) -> datetime:
-    window = measured.slo.window
-    return windows.bounds(window, measured.start)[1] if isinstance(window, Calendar) else measured.at
 
 
 def _budget(slo: Slo, counted: Counted) -> Budget | None:
@@ -222,17 +217,25 @@ def _alert_states(policy: Policy, burns: Mapping[int, Fraction | None], period_s
     return tuple(found)
 
 
-def _exhaustion(measured: Measured) -> Exhaustion:
+def _track(measured: Measured) -> tuple[pd.DataFrame, Slo] | None:
+    """The steps of the window, and the objective as it is for them: they are units of the budget already."""
     track, slo = measured.track, measured.slo
     if track is None or not len(track):
-        return Exhaustion("unknown", None, "there are no counts to judge the pace by")
-    # The steps of the track are units of the budget already; a pace needs one whole step.
-    plain = replace(slo, budgeting=Budgeting())
+        return None
     if slo.budgeting.method == "occurrences":
         # Events are whole, and extrapolated ones only seem exact: their fractions would take most of a report's time.
         track = track.round()
+    return track, replace(slo, budgeting=Budgeting())
+
+
+def _exhaustion(measured: Measured) -> Exhaustion:
+    found = _track(measured)
+    if found is None:
+        return Exhaustion("unknown", None, "there are no counts to judge the pace by")
+    track, slo = found
     try:
-        return time_to_exhaustion(track, plain, recent_s=max(PACE_S, track.attrs["step_s"]), at=measured.at)
+        # A pace needs one whole step.
+        return time_to_exhaustion(track, slo, recent_s=max(PACE_S, track.attrs["step_s"]), at=measured.at)
     except LabkitError as error:
         return Exhaustion("unknown", None, str(error))
 
@@ -266,16 +269,9 @@ def _says(alert: AlertState) -> str:
     return f"The condition of {alert.name} holds: burn {burn:.3g}, above {float(alert.factor):.3g}."
 
 
-def _burn_down(measured: Measured, counts: Budget | None, period_s: Fraction) -> pd.Series[float] | None:
-    """The share of the budget left after each step: bad events so far against what the whole window allows."""
-    if measured.track is None or counts is None or not counts.allowed:
-        return None
-    bad = (measured.track["total"] - measured.track["good"]).fillna(0).cumsum()
-    allowed = float(counts.allowed) * float(period_s) / measured.whole.window_s
-    left = (1 - bad / allowed).where(measured.track["total"].notna()).rename("remaining")
-    before: pd.Series[float] = pd.Series([1.0], index=pd.DatetimeIndex([measured.start], name="time"), name="remaining")
-    joined: pd.Series[float] = pd.concat([before, left])
-    return joined
+def _burn_down(measured: Measured, counts: Budget | None) -> pd.DataFrame | None:
+    found = _track(measured)
+    return None if found is None or counts is None or not counts.total else burn_down(*found, at=measured.at)
 
 
 def _float(value: Fraction | float | None) -> float | None:
