@@ -106,7 +106,7 @@ def _across(data: Any) -> Iterator[tuple[Place, str]]:
         sli, budgeting = slo.get("sli"), slo.get("budgeting", "occurrences")
         kind = sli.get("target_type") if isinstance(sli, dict) else None
         method = budgeting.get("method") if isinstance(budgeting, dict) else budgeting
-        if kind in {"throughput", "freshness"} and method != "occurrences":
+        if kind in ("throughput", "freshness") and method != "occurrences":
             yield ("slos", index, "budgeting"), f"must be occurrences for {kind}, which counts slices of time already"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from labkit.errors import point_at
@@ -35,6 +35,8 @@ _STRENGTH = {"or": 1, "and": 2, "unless": 2}
 _STRENGTH |= dict.fromkeys(("==", "!=", "<=", ">=", "<", ">"), 3)
 _STRENGTH |= {"+": 4, "-": 4, "*": 5, "/": 5, "%": 5, "atan2": 5, "^": 7}
 _UNARY = 6
+# Parsing and walking recurse; nobody writes so deep.
+_DEEPEST = 100
 _KEEP_ALL = frozenset({"topk", "bottomk", "limitk", "limit_ratio"})
 _AGGREGATIONS = _KEEP_ALL | {
     "sum",
@@ -67,7 +69,8 @@ class Node:
     A part of a query: its text is `query[start:end]`.
 
     *name* is the operator, the function, the aggregation or the metric, *matchers* the text inside a selector's braces,
-    *window* what stands in the brackets of a range.
+    *window* what stands in the brackets of a range.  *height* counts the levels down to the deepest part, *is_scalar*
+    tells one number without labels from a vector.
     """
 
     kind: Literal["number", "string", "selector", "range", "call", "aggregation", "binary", "unary", "parens"]
@@ -78,18 +81,19 @@ class Node:
     parts: tuple[Node, ...] = ()
     matchers: str = ""
     window: str = ""
+    height: int = field(init=False)
+    is_scalar: bool = field(init=False)
 
     @property
     def bare(self) -> Node:
         """The same without parentheses around it."""
         return self.parts[0].bare if self.kind == "parens" else self
 
-    @property
-    def is_scalar(self) -> bool:
-        """Whether it is one number without labels, not a vector."""
-        if self.kind in {"binary", "unary", "parens"}:
-            return all(part.is_scalar for part in self.parts)
-        return self.kind == "number" or (self.kind == "call" and self.name in _SCALARS)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "height", 1 + max((part.height for part in self.parts), default=0))
+        scalars = self.kind in {"binary", "unary", "parens"} and all(part.is_scalar for part in self.parts)
+        single = self.kind == "number" or (self.kind == "call" and self.name in _SCALARS)
+        object.__setattr__(self, "is_scalar", scalars or single)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +161,7 @@ class _Parser:
         self.query = query
         self.tokens = list(self._tokens())
         self.index = 0
+        self.depth = 0
 
     def _tokens(self) -> Iterator[_Token]:
         place = 0
@@ -212,6 +217,14 @@ class _Parser:
             raise self.wrong(f"`{text}` is expected, not {self.seen}")
 
     def expression(self, strength: int) -> Node:
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            raise self.wrong("nested too deeply")
+        left = self.binary(strength)
+        self.depth -= 1
+        return left
+
+    def binary(self, strength: int) -> Node:
         left = self.unary()
         while (own := _STRENGTH.get(self.at.text.lower(), 0) if self.at.kind != "string" else 0) > strength:
             name = self.at.text.lower()
@@ -221,6 +234,8 @@ class _Parser:
             right = self.expression(own - 1 if name == "^" else own)
             labels = _matched(left, right, matching, sets=own <= 2)
             left = Node("binary", left.start, right.end, labels, name, (left, right))
+            if left.height > 2 * _DEEPEST:
+                raise self.wrong("nested too deeply")
         return left
 
     def matching(self) -> tuple[str, frozenset[str], bool]:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from labkit.slo.spec_checks import count_problems, divided, histogram_in, level_problems, unmatched
-from labkit.slo.spec_promql import EVERY, UNKNOWN, NotPromql, counting, parse
+from labkit.slo.spec_promql import EVERY, UNKNOWN, NotPromql, counting, parse, walk
 
 VALID = """
 up
@@ -89,6 +91,32 @@ def test_a_mistake_is_pointed_at() -> None:
 
     assert caught.value.position == 4
     assert str(caught.value) == "not PromQL at character 4: `(` is never closed\nsum(rate(a[5m])\n   ^"
+
+
+PIECES = st.sampled_from([*"()[]{}+-*/^,@:=# é", "a", "sum", "by", "on", "or", "5m", "1", '"x"', "$window", "offset"])
+
+
+@given(st.lists(PIECES, max_size=30).map("".join))
+def test_no_text_breaks_the_parser(query: str) -> None:
+    """Whatever stands there: a tree whose parts lie inside the text, or the one error."""
+    try:
+        tree = parse(query)
+    except NotPromql:
+        return
+    assert all(0 <= node.start <= node.end <= len(query) for node in walk(tree))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("(", ")"), ("-", ""), ("sum(", ")"), ("", "+a"), ("", "^a"), ("a-(", ")")]
+)
+def test_endless_nesting_is_refused_before_it_fills_the_stack(before: str, after: str) -> None:
+    """What is deeper than anyone nests is an error; what is deep can be parsed and walked."""
+    deep = f"{before * 45}a{after * 45}"
+
+    assert sum(1 for _ in walk(parse(deep))) > 45
+    assert count_problems(deep)[0].startswith("counts nothing over time")
+    with pytest.raises(NotPromql, match="nested too deeply"):
+        parse(f"{before * 3000}a{after * 3000}")
 
 
 @pytest.mark.parametrize(
