@@ -217,7 +217,8 @@ def _seen(lab: Any, burn: Burn, since: datetime, now: datetime) -> _Seen:
     try:
         found = lab.prometheus.query_range(f"max(ALERTS{{{labels}}})", since, now, step_s=_STEP_S)
     except NoData:
-        return _Seen(burn, pd.DataFrame({"start": [], "end": []}))
+        never = pd.DatetimeIndex([], tz="UTC")
+        return _Seen(burn, pd.DataFrame({"start": never, "end": never}))
     on = found.notna().any(axis=1).to_numpy()
     edges = np.diff(np.concatenate([[False], on, [False]]).astype(np.int8))
     starts, stops = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)

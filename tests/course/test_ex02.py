@@ -13,7 +13,7 @@ import pytest
 from labkit.course import Outcome, ex02_world
 from labkit.course.ex02 import EXERCISES
 from labkit.course.ex02_alerts import quiet_month, worst_hour
-from labkit.course.ex02_drill import Outage, room
+from labkit.course.ex02_drill import Outage, last_drill, room
 from labkit.course.ex02_govern import release_policy
 from labkit.shop.history import History
 from labkit.slo.model import BurnAlert, Policy
@@ -389,6 +389,26 @@ def test_the_room_for_a_rehearsal_is_what_earlier_outages_left(drill_world: Dril
         found.append(tuple(round(bound, 3) for bound in room(drill_world)))
 
     assert found == [(0.864, 2.16), (0.072, 0.66), (0.072, -0.34)]
+
+
+@pytest.mark.parametrize(
+    ("spells", "found"),
+    [
+        ((), None),
+        (((20, 80),), (20, 80)),
+        (((20, 30),), None),
+        (((40, 80), (20, 60)), (20, 60)),
+        (((120, 80),), None),
+    ],
+    ids=["nothing", "one", "too little to fire", "the latest of two", "forgotten"],
+)
+def test_the_last_rehearsal_is_found_in_the_counters(drill_world: DrillWorld, spells: Any, found: Any) -> None:
+    """To a scrape: where failures began and ended in the last 55 minutes, if the alert fired for them."""
+    for ago, seconds in spells:
+        drill_world.timeline.fail(minutes_ago(ago), minutes_ago(ago) + timedelta(seconds=seconds))
+    drill = last_drill(drill_world)
+
+    assert drill == (found and outage(*found))
 
 
 def test_the_timeline_crosses_where_the_arithmetic_says(drill_world: DrillWorld) -> None:

@@ -90,6 +90,17 @@ class TimelinePrometheus:
         inside = self.counts[(self.counts.index > start) & (self.counts.index <= end)].sum()
         return float(1 - inside["good"] / inside["total"])
 
+    def query(self, promql: str, at: datetime) -> pd.DataFrame:
+        """The raw samples of the counter of failed checkouts, which is born with the first failure."""
+        found = re.search(r"\[(\w+)\]", promql)
+        assert found, f"the stand-in cannot evaluate {promql}"
+        failed = (self.counts["total"] - self.counts["good"]).cumsum()
+        failed = failed[(failed > 0) & (failed.index <= at)]
+        inside = failed[failed.index > at - timedelta(seconds=parse_duration(found[1]))]
+        if inside.empty:
+            raise NoData(promql, start=at, end=at)
+        return pd.DataFrame({"time": inside.index, "value": inside.to_numpy(dtype=float)})
+
     def query_range(self, promql: str, start: datetime, end: datetime, *, step_s: float) -> pd.DataFrame:
         """Where an alert of the promise fires, by back-test of the workbook's policy on the counters."""
         found = re.search(r'alertname="(\w+)".*long="(\w+)"', promql)
