@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from labkit.slo.model import Policy
     from labkit.slo.release import ReleasePolicy
 
-__all__ = ["EXIT_STOP", "EXIT_UNKNOWN", "register"]
+__all__ = ["COMMANDS", "EXIT_STOP", "EXIT_UNKNOWN", "register"]
 
 EXIT_STOP, EXIT_UNKNOWN = 1, 2
 
@@ -45,7 +45,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def register(app: typer.Typer) -> None:
     """Add the commands of this file to *app*."""
     group = typer.Typer(no_args_is_help=True, help="Objectives: check, alert on, report, explain, rehearse, decide.")
-    for command in (validate, rules, report, explain, backtest, gate):
+    for command in COMMANDS:
         group.command()(command)
     app.add_typer(group, name="slo")
 
@@ -351,3 +351,6 @@ def _wanted(known: dict[str, Policy], names: list[str]) -> list[Policy]:
         if name not in known:
             raise UnknownName("alert policy", name, known=list(known))
     return [known[name] for name in names or known]
+
+
+COMMANDS = (validate, rules, report, explain, backtest, gate)

@@ -21,7 +21,7 @@ def _examples(page: Path) -> list[str]:
     return [block for block in BLOCK.findall(page.read_text(encoding="utf-8")) if ">>>" in block]
 
 
-@pytest.mark.parametrize("name", ["slo.md", "slo-formulas.md", "slo-backtest.md"])
+@pytest.mark.parametrize("name", ["slo.md", "slo-formulas.md", "slo-backtest.md", "slo-report.md"])
 def test_every_example_gives_what_the_page_says(name: str) -> None:
     """All examples of a page, one after the other, as a reader would type them."""
     examples = _examples(DOCS / name)
@@ -42,7 +42,7 @@ def test_the_page_shows_what_an_explanation_prints() -> None:
     assert TEXT.findall(page.read_text(encoding="utf-8")) == [f"{names['opened']}\n"]
 
 
-@pytest.mark.parametrize("name", ["slo.md", "slo-formulas.md", "slo-backtest.md"])
+@pytest.mark.parametrize("name", ["slo.md", "slo-formulas.md", "slo-backtest.md", "slo-report.md"])
 def test_links_lead_somewhere(name: str) -> None:
     """Pages and files beside this one."""
     text = (DOCS / name).read_text(encoding="utf-8")
