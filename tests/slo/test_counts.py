@@ -126,6 +126,15 @@ def test_a_missing_scrape_makes_its_two_steps_unknown() -> None:
     assert sums(found, START, START + timedelta(minutes=4)).coverage == Fraction(1, 2)
 
 
+def test_a_scrape_that_is_missing_in_one_is_missing_in_both() -> None:
+    """Good events without their total, or the other way round, are no count of either."""
+    index = pd.date_range(START, periods=4, freq="60s")
+    total = pd.DataFrame({"a": [0.0, 10, NAN, 30]}, index=index)
+    good = pd.DataFrame({"a": [0.0, 9, 18, 27]}, index=index)
+    for found in (from_counters(good, total), from_counters(good.where(total.notna()), good)):
+        assert found.isna().to_numpy().tolist() == [[False, False], [True, True], [True, True]]
+
+
 def test_a_series_that_appears_is_no_gap() -> None:
     """The first failure creates its series: before that, the others are known."""
     index = pd.date_range(START, periods=3, freq="60s")

@@ -97,6 +97,13 @@ def test_a_slice_is_good_when_it_just_reaches_its_target() -> None:
     assert found["good"].tolist() == [1, 0, 1]
 
 
+def test_a_target_is_not_the_float_beside_it() -> None:
+    """3976 of 4375 are exactly 0.9088, although 0.9088 * 4375 is a little more than 3976 in floats."""
+    assert 0.9088 * 4375 > 3976
+    found = units(minutes([3976, 3975], [4375, 4375]), Budgeting("timeslices", 60, Fraction("0.9088")))
+    assert found["good"].tolist() == [1, 0]
+
+
 def test_slices_without_events_are_no_slices() -> None:
     """Neither good nor bad, so a quiet night does not raise what was achieved."""
     made = minutes([0, 9, 0], [0, 10, 0])
