@@ -39,6 +39,7 @@ FACTORS = Exercise(
         factor_1h=number_judge(
             _number(_factor(5, 1)),
             unit="times the allowed pace",
+            says="the arithmetic says",
             tolerance=0.005,
             slips=[
                 Slip(
@@ -59,6 +60,7 @@ FACTORS = Exercise(
         factor_6h=number_judge(
             _number(_factor(10, 6)),
             unit="times the allowed pace",
+            says="the arithmetic says",
             tolerance=0.005,
             slips=[
                 Slip(

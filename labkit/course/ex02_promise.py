@@ -126,6 +126,7 @@ ALLOWED = Exercise(
         outage_min=number_judge(
             lambda _: _minutes(),
             unit="minutes",
+            says="the arithmetic says",
             slips=[
                 Slip(lambda _: 60 * _minutes(), "{answer} is in seconds; minutes are asked for."),
                 Slip(lambda _: _minutes() / 60, "{answer} is in hours; minutes are asked for."),

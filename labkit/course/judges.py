@@ -14,6 +14,9 @@ from labkit.course.exercise import Bound, Judge, Verdict, correct, not_yet
 __all__ = ["Slip", "choice_judge", "harm_done", "number_judge", "parts_of", "readable", "ready_components"]
 
 
+_COUNTERS = "the counters of this lab say"
+
+
 @dataclass(frozen=True, slots=True)
 class Slip:
     """
@@ -35,6 +38,7 @@ def number_judge(
     slips: Sequence[Slip] = (),
     tolerance: float = 0.02,
     debrief: str = "",
+    says: str = _COUNTERS,
 ) -> Judge:
     """
     A judge of one number.
@@ -45,6 +49,7 @@ def number_judge(
         slips: once the number is not the expected one, the nearest of these within the tolerance explains it.
         tolerance: relative; room for the seconds that pass between the answer and the check.
         debrief: what a right answer is followed by.
+        says: who knows better, for a wrong number that no slip explains.
     """
 
     def judge(exercise: Bound, answer: Any) -> Verdict:
@@ -59,7 +64,7 @@ def number_judge(
         nearest, index = min(distances, default=(math.inf, -1))
         if nearest <= tolerance:
             return not_yet(slips[index].because.format(answer=readable(number)))
-        return not_yet(_direction(number, right, unit))
+        return not_yet(_direction(number, right, unit, says))
 
     return judge
 
@@ -194,14 +199,16 @@ def _distance(number: float, target: float) -> float:
     return abs(number - target) / max(abs(number), abs(target))
 
 
-def _direction(number: float, right: float, unit: str) -> str:
+def _direction(number: float, right: float, unit: str, says: str) -> str:
     factor = number / right if right else math.inf
     if number <= 0:
-        size = "and the counters of this lab say more than none"
+        size = f"and {says} more than none"
     elif factor > 2:
-        size = "which is more than twice what the counters of this lab say"
+        size = f"which is more than twice what {says}"
     elif factor < 0.5:
-        size = "which is less than half of what the counters of this lab say"
-    else:
+        size = f"which is less than half of what {says}"
+    elif says == _COUNTERS:
         size = f"which is too {'high' if factor > 1 else 'low'} by more than the few seconds since your query explain"
+    else:
+        size = f"which is too {'high' if factor > 1 else 'low'}: {says} otherwise"
     return f"You have {readable(number)} {unit}, {size}."
