@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 _FOREIGN = re.compile(r"\{\{\s*\.window\s*\}\}|\$__\w+|\$\{\w+\}|\$interval\b|\$range\b")
+_STRING = re.compile(r'"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'|`[^`]*`')
 _SUFFIX = re.compile(r"_(bucket|count|sum)$")
 
 
@@ -156,7 +157,7 @@ def histogram_in(query: str) -> tuple[str, str] | str:
     if node.kind == "selector" and node.name and query.strip() == query[node.start : node.end]:
         if suffix := _SUFFIX.search(node.name):
             return f"must be the histogram's base name; write {_SUFFIX.sub('', node.name)} without {suffix[0]}"
-        if re.search(r"\ble\s*(=|!)", node.matchers):
+        if re.search(r"\ble\s*(=|!)", _STRING.sub("", node.matchers)):
             return "must not choose buckets by `le`; `bound` does"
         return node.name, node.matchers.rstrip(",").rstrip()
     return _instead(query, tree)
@@ -201,7 +202,7 @@ def mappings_in(data: Any, key: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _parsed(query: str) -> tuple[Node | None, list[str]]:
-    if foreign := _FOREIGN.search(query):
+    if foreign := _FOREIGN.search(_STRING.sub("", query)):
         return None, [f"has the placeholder {foreign[0]}; the one for the length of time is {WINDOW}"]
     try:
         return parse(query), []

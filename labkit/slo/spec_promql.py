@@ -31,6 +31,7 @@ _TOKEN = re.compile(
       | (?P<sign>==|!=|=~|!~|<=|>=|[-+*/%^=<>(){{}}\[\],@:])""",
     re.VERBOSE,
 )
+_WINDOWED = re.compile(rf"\$window(?:\s*:\s*(?:{_DURATION})?)?")
 _STRENGTH = {"or": 1, "and": 2, "unless": 2}
 _STRENGTH |= dict.fromkeys(("==", "!=", "<=", ">=", "<", ">"), 3)
 _STRENGTH |= {"+": 4, "-": 4, "*": 5, "/": 5, "%": 5, "atan2": 5, "^": 7}
@@ -343,7 +344,11 @@ class _Parser:
             if self.at.kind == "sign" and self.at.text == "[":
                 if self.tokens[self.index + 1].text == "]":
                     raise self.wrong("a length of time is expected in the brackets")
+                opened = self.index
                 window = self.inside("[")
+                if WINDOW in window and not _WINDOWED.fullmatch(window):
+                    self.index = opened
+                    raise self.wrong(f"`[{window}]` is no length of time; write [{WINDOW}]")
                 node = Node("range", node.start, self.ended, node.labels, parts=(node,), window=window)
             elif self.take("offset"):
                 self.take("-")

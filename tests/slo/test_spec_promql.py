@@ -174,6 +174,8 @@ def test_sums_of_rates_become_sums_of_events_and_nothing_else_does(query: str, c
         ("sum(increase(a[{{.window}}]))", "has the placeholder {{.window}}; the one for the length of time is $window"),
         ("sum(increase(a[$__rate_interval]))", "has the placeholder $__rate_interval"),
         ("sum(increase(a[$window])", "never closed"),
+        ("sum(increase(a[$windows]))", "`[$windows]` is no length of time; write [$window]"),
+        ("sum(increase(a[2$window]))", "`[2$window]` is no length of time; write [$window]"),
     ],
 )
 def test_a_query_that_cannot_count_says_why(query: str, said: str) -> None:
@@ -184,7 +186,8 @@ def test_a_query_that_cannot_count_says_why(query: str, said: str) -> None:
 
 
 def test_a_level_inside_a_count_of_slices_has_a_length_of_its_own() -> None:
-    """A fixed range below a subquery over the window is no mistake."""
+    """A fixed range below a subquery over the window is no mistake, nor is a dollar in a string."""
+    assert count_problems('sum(label_replace(increase(a[$window]), "b", "${1}", "c", "(.*)"))') == []
     assert count_problems("sum_over_time((sum(rate(a[1m])) > bool 5)[$window:1m])") == []
 
 
@@ -263,6 +266,7 @@ def test_a_histogram_is_its_name_and_matchers() -> None:
     """Braces in strings, a comma at the end and no braces at all."""
     assert histogram_in('w{a="}", b=~"x,y",}') == ("w", 'a="}", b=~"x,y"')
     assert histogram_in("w") == ("w", "")
+    assert histogram_in('w{path="/le=1"}') == ("w", 'path="/le=1"')
 
 
 @pytest.mark.parametrize(
