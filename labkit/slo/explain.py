@@ -236,34 +236,28 @@ def _approximations(case: _Case, found: _Found, late_s: float, closed: Range) ->
 
     bad, total = _increases(case, late_s, closed)
     ratio = bad.value / total.value if bad and total and total.value else None
-    before = case.counts[
-        (case.counts.index > case.start - timedelta(seconds=_RULE_S)) & (case.counts.index <= case.end)
-    ]
-    step = step_s(case.counts)
-    rule = (
-        approximate.sampled_rule(before, rule_s=_RULE_S, every_s=step, start=case.start, closed=closed)
-        if 2 * step <= _RULE_S
-        else None
-    )
+    recorded, reason = _recorded(case, closed)
+    step = format_duration(step_s(case.counts))
+    mean = approximate.average_of_ratios(case.inside())
     return [
         _increase("increase() of all events", total, case.budget.total),
         _increase("increase() of bad events", bad, case.budget.bad),
-        of_ratio(
-            "the ratio of the two",
-            _CANCELS,
-            ratio,
-        ),
-        of_ratio(
-            "average of ratios",
-            f"each {format_duration(step)} weighs the same, however few its events",
-            approximate.average_of_ratios(case.inside()),
-        ),
-        of_ratio(
-            "average of a recorded ratio",
-            f"windows of 5 min every {format_duration(step)}: weighs instants, and the first windows reach back",
-            rule,
-        ),
+        of_ratio("the ratio of the two", _CANCELS, ratio),
+        of_ratio("average of ratios", f"each step of {step} weighs the same, however few its events", mean),
+        of_ratio("average of a recorded ratio", reason, recorded),
     ]
+
+
+def _recorded(case: _Case, closed: Range) -> tuple[float | None, str]:
+    """The mean over the window of a ratio over five minutes recorded at every step, and what is wrong with it."""
+    step = step_s(case.counts)
+    if 2 * step > _RULE_S:
+        finest = format_duration(_RULE_S / 2)
+        return None, f"windows of 5 min need two samples: take counts in steps of {finest} or less to see it"
+    share = approximate.sampled_rule(
+        case.inside(_RULE_S), rule_s=_RULE_S, every_s=step, start=case.start, closed=closed
+    )
+    return share, f"windows of 5 min every {format_duration(step)} weigh instants, and the first ones reach back"
 
 
 def _increases(

@@ -112,6 +112,7 @@ def test_what_cannot_be_computed_is_not_made_up(month_counts: pd.DataFrame) -> N
     hourly = opened("budget", counts=frame([9] * 5, [10] * 5, end=START, step_s=3600), slo=slo("0.5", Rolling(18_000)))
     recorded = hourly.approximations[-1]
     assert (recorded.name, recorded.value, recorded.error) == ("average of a recorded ratio", None, None)
+    assert "take counts in steps of 2 min 30 s or less" in recorded.why
 
 
 def test_a_window_that_was_counted_in_part_says_so() -> None:
