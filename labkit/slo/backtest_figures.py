@@ -79,8 +79,8 @@ def _lane(ax: Axes, row: int, notified: pd.DataFrame, severity: Severity) -> Non
 
 
 def _incidents(ax: Axes, incidents: pd.DataFrame) -> None:
-    for one in incidents.itertuples():
-        style.shade(ax, one.start, one.end, colour="grey" if one.response == "none" else "orange")
+    for one in incidents.to_dict("records"):
+        style.shade(ax, one["start"], one["end"], colour="grey" if one["response"] == "none" else "orange")
 
 
 def _worth(one: BackTest) -> str:

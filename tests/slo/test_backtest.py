@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -154,6 +154,16 @@ def test_a_counter_that_was_never_above_zero_weighs_less() -> None:
     # The window's total is extrapolated from four minutes to five, the bad events are not.
     assert fresh == pytest.approx(90 / 5000)
     assert error_ratio(counts, 300, closed="closed").iloc[20] == 90 / 5000
+
+
+@pytest.mark.parametrize("closed", ["closed", "left_open"])
+@pytest.mark.parametrize("divided", ["bad", "good"])
+def test_traffic_without_errors_is_a_ratio_of_zero(closed: Range, divided: Literal["bad", "good"]) -> None:
+    """Not unknown: a counter of bad events that never moved has an increase of 0, in the first windows as later."""
+    ratios = error_ratio(frame([0.0] * 30), 300, closed=closed, divided=divided)
+
+    # A left-open window has two samples from the second minute on: the one before the first step is outside then.
+    assert ratios.iloc[1:].tolist() == [0.0] * 29
 
 
 def test_no_traffic_neither_fires_nor_keeps_firing() -> None:
