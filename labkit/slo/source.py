@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import Literal, Protocol
@@ -26,7 +26,7 @@ from labkit.slo import counts
 from labkit.slo._ask import Asker, Series
 from labkit.slo._parts import ImpossibleCounts, LabelsDiffer, SeveralSeries, good_events, parts_of, single
 from labkit.slo.methods import budget_of, units
-from labkit.slo.model import Slo
+from labkit.slo.model import Budgeting, Slo
 from labkit.slo.tracking import closing
 
 __all__ = ["Counted", "CountsSource", "Kind", "Measured", "Problem", "PrometheusSource", "Source", "track_step_s"]
@@ -193,7 +193,7 @@ class PrometheusSource:
 
     def counts(self, slo: Slo, start: datetime, end: datetime, step_s: int) -> pd.DataFrame:
         """
-        Good and total events per step.
+        Good and total events per step, also where the budget counts slices: those are made of events.
 
         Args:
             slo: whose indicator counts.
@@ -214,7 +214,8 @@ class PrometheusSource:
             InvalidValue: the interval is shorter than one step.
             ValueError: an instant has no time zone.
         """
-        return self._counts(Asker(self.url, self.timeout_s), slo, as_utc(start), as_utc(end), step_s)
+        events = replace(slo, budgeting=Budgeting())
+        return self._counts(Asker(self.url, self.timeout_s), events, as_utc(start), as_utc(end), step_s)
 
     def _windows(
         self, asker: Asker, slo: Slo, at: datetime, lengths_s: Sequence[float], notes: list[str]
@@ -304,7 +305,7 @@ class CountsSource:
 
     def counts(self, slo: Slo, start: datetime, end: datetime, step_s: int) -> pd.DataFrame:
         """
-        Good and total events (or slices) per step, summed from the finer steps of the frame; nan where all of them are.
+        Good and total events per step, summed from the finer steps of the frame; nan where all of them are.
 
         Raises:
             UnknownName: there is no frame of *slo*.
@@ -313,7 +314,7 @@ class CountsSource:
         """
         if slo.name not in self.frames:
             raise UnknownName("objective with counts", slo.name, known=list(self.frames))
-        frame = units(self.frames[slo.name], slo.budgeting)
+        frame = self.frames[slo.name]
         own_s = counts.step_s(frame)
         if step_s % own_s:
             raise InvalidValue("step_s", expected=f"a multiple of {own_s} s, the step of the counts", got=step_s)
