@@ -252,6 +252,23 @@ def test_what_rolls_off_can_save_a_budget() -> None:
     assert str(exhaustion(left, Fraction(1, 2), MONTH_S)) == "in 5 d 16 h"
 
 
+def test_a_budget_that_is_just_used_up_is_used_up() -> None:
+    """After an hour as many are bad as may be, although the bad hour that leaves next would make room again."""
+    found = time_to_exhaustion(steps([0, 14, 8], [100, 100, 100]), slo("0.9", Rolling(3 * 3600)))
+    assert found.in_s == 3600
+
+
+def test_what_was_not_counted_is_like_the_rest() -> None:
+    """Twelve hours are known of a day: 3.75 events an hour are left on average, and 10 more are lost each hour."""
+    made = steps([5] * 11 + [20], [1000] * 12)
+    found = time_to_exhaustion(made, slo("0.99", Rolling(86_400)))
+    assert found.in_s == Fraction(90) / (Fraction(15, 4) + 10) * 3600
+
+    gap = steps([5, 5, *[NAN] * 12, *[5] * 9, 20], [1000, 1000, *[NAN] * 12, *[1000] * 10])
+    after_two_hours = (90 - 2 * 15) / (Fraction(15, 4) + 10)
+    assert time_to_exhaustion(gap, slo("0.99", Rolling(86_400))).in_s == (2 + after_two_hours) * 3600
+
+
 def test_a_burn_above_one_always_ends() -> None:
     """At twice the pace a clean month lasts half of one."""
     made = steps([0] * 719 + [20], [1000] * 720)
