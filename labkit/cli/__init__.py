@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from labkit.cli import lab, notebooks, slo
+from labkit.cli._words import in_words
 from labkit.errors import ConfigInvalid, InvalidValue, LabkitError, ToolMissing, UnknownName
 
 __all__ = ["app", "main"]
@@ -49,5 +50,5 @@ def _as_interrupt(_signum: int, _frame: FrameType | None) -> Any:
 
 
 def _fail(error: Exception, code: int) -> None:
-    sys.stderr.write(f"✗ {type(error).__name__} — {error}\n")
+    sys.stderr.write(f"{in_words(error)}\n")
     sys.exit(code)

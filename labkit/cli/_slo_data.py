@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit._http import get_json
-from labkit._time import as_utc, utc_now
+from labkit._time import as_utc, parse_duration, utc_now
 from labkit.errors import ConfigInvalid, InvalidValue
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ __all__ = [
     "past_of_place",
     "past_of_seed",
     "policies_of",
+    "seconds",
     "specification",
 ]
 
@@ -121,6 +122,19 @@ def instant(text: str | None, now: datetime) -> datetime:
         return as_utc(datetime.fromisoformat(text))
     except ValueError as error:
         raise InvalidValue("--at", expected="an instant such as 2026-03-01T12:00:00Z", got=text) from error
+
+
+def seconds(option: str, text: str) -> int:
+    """
+    Whole seconds of a duration such as 5m.
+
+    Raises:
+        InvalidValue: *text*, given as *option*, is no such duration.
+    """
+    try:
+        return int(parse_duration(text))
+    except ValueError as error:
+        raise InvalidValue(option, expected=f"a duration such as 5m or 1h ({error})", got=text) from error
 
 
 def past_of_place(place: Place, slo: Slo, step_s: int, days: int) -> Past:

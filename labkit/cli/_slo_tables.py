@@ -42,12 +42,16 @@ def show_report(report: Report) -> None:
         table.add_row(row.slo.name, Text(WORDS[row.status], style=_COLOURS[row.status]), *summary(row))
     console = Console()
     console.print(table)
+    # What several objectives share, such as a server that does not answer, is said once.
+    said: dict[str, list[str]] = {}
     for row in report:
         texts = [*(row.reasons if row.status != "healthy" else ()), *row.notes]
         # Reasons have the first line of a problem; the query and the advice are below it.
         texts += [problem.text for problem in row.problems if "\n" in problem.text]
         for text in texts:
-            console.print(Text(f"{row.slo.name}: {text}"), soft_wrap=True)
+            said.setdefault(text, []).append(row.slo.name)
+    for text, names in said.items():
+        console.print(Text(f"{', '.join(names)}: {text}"), soft_wrap=True)
 
 
 def show_backtests(found: Iterable[BackTest], title: str) -> None:
@@ -110,6 +114,8 @@ def _plain(value: Any) -> Any:
 def _percent(share: float) -> str:
     if math.isnan(share):
         return "?"
+    if 0 < share < 0.001:
+        return "<0.1 %"
     return f"{share * 100:.1f} %" if 0 < share < 0.1 else f"{share * 100:.0f} %"
 
 

@@ -17,9 +17,11 @@ from labkit.cli._slo_data import (
     past_of_place,
     past_of_seed,
     policies_of,
+    seconds,
     specification,
 )
 from labkit.cli._slo_validate import checked_file, show_checked
+from labkit.cli._words import in_words
 from labkit.errors import ConfigInvalid, InvalidValue, LabkitError, UnknownName
 
 if TYPE_CHECKING:
@@ -196,21 +198,21 @@ def explain(
     """
     from typing import cast  # noqa: PLC0415
 
-    from labkit._time import parse_duration  # noqa: PLC0415
     from labkit.slo.explain import Quantity  # noqa: PLC0415
     from labkit.slo.explain import explain as opened  # noqa: PLC0415
     from labkit.slo.tracking import closing  # noqa: PLC0415
 
+    step_s, window_s = seconds("--step", step), seconds("--window", window) if window else None
     slo, place = specification(spec).slo(name), Place.of(prometheus, run_dir)
     now = instant(at, place.now())
     start, _ = closing(slo.window, now)
-    counts = place.counts(slo, int(parse_duration(step)), start, now)
+    counts = place.counts(slo, step_s, start, now)
     found = opened(
         cast("Quantity", what),
         counts=counts,
         slo=slo,
         at=counts.index[-1].to_pydatetime(),
-        window_s=int(parse_duration(window)) if window else None,
+        window_s=window_s,
         shown=shown,
         late_s=(now - counts.index[-1].to_pydatetime()).total_seconds(),
         closed=place.closed(),
@@ -250,7 +252,6 @@ def backtest(
 
     Exit codes: 0 done, 2 a mistake in a file or wrong usage, 3 no lab or no data.
     """
-    from labkit._time import parse_duration  # noqa: PLC0415
     from labkit.cli._slo_tables import backtest_dict, show_backtests  # noqa: PLC0415
     from labkit.slo.backtest import backtest as rehearse  # noqa: PLC0415
     from labkit.slo.objective import format_percentage, parse_objective  # noqa: PLC0415
@@ -266,7 +267,7 @@ def backtest(
     elif seed is not None:
         past = past_of_seed(seed, slo, version)
     else:
-        past = past_of_place(Place.of(prometheus, run_dir), slo, int(parse_duration(step)), days)
+        past = past_of_place(Place.of(prometheus, run_dir), slo, seconds("--step", step), days)
     promised = parse_objective(objective) if objective else past.objective
     tests = [
         rehearse(past.counts, promised, one, period_s=past.period_s, closed=past.closed, incidents=past.incidents)
@@ -310,7 +311,7 @@ def gate(
     except (LabkitError, FileNotFoundError) as error:
         if as_json:
             typer.echo(json.dumps(_undecided(error), indent=1, ensure_ascii=False))
-        sys.stderr.write(f"✗ {type(error).__name__} — {error}\nNo release: whether it may go ahead cannot be told.\n")
+        sys.stderr.write(f"{in_words(error)}\nNo release: whether it may go ahead cannot be told.\n")
         raise typer.Exit(EXIT_UNKNOWN) from error
     typer.echo(json.dumps(decision.to_dict(), indent=1, ensure_ascii=False) if as_json else decision.text)
     raise typer.Exit(decision.exit_code)
@@ -343,7 +344,7 @@ def _release(path: Path) -> ReleasePolicy:
 
 
 def _undecided(error: Exception) -> dict[str, Any]:
-    return {"allowed": False, "outcome": "unknown", "exit_code": EXIT_UNKNOWN, "reason": str(error), "slos": []}
+    return {"allowed": False, "outcome": "unknown", "exit_code": EXIT_UNKNOWN, "reason": in_words(error), "slos": []}
 
 
 def _wanted(known: dict[str, Policy], names: list[str]) -> list[Policy]:

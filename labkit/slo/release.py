@@ -206,10 +206,14 @@ class Decision:
 
     @property
     def reason(self) -> str:
-        """One sentence for each objective that decided."""
+        """A sentence for each objective that decided; what several share is said once."""
         if not self.rows:
             return "No objective was measured, so nothing is known."
-        texts = [f"{row.slo}: {row.reason}" for row in self.rows if row.outcome == self.outcome]
+        said: dict[str, list[str]] = {}
+        for row in self.rows:
+            if row.outcome == self.outcome:
+                said.setdefault(row.reason, []).append(row.slo)
+        texts = [f"{', '.join(names)}: {reason}" for reason, names in said.items()]
         shown = texts if self.outcome != "allow" else [f"All {len(self.rows)} objectives allow it."]
         if self.outcome == "approval":
             shown.append(f"Approved by {self.approved_by}." if self.approved_by else "Somebody has to approve.")

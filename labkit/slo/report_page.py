@@ -212,7 +212,7 @@ def _achieved(row: SloReport) -> str:
 
 
 def _burn(burn: Fraction | None) -> str:
-    return "no events" if burn is None else f"{float(burn):.3g}"
+    return "unknown" if burn is None else f"{float(burn):.3g}"
 
 
 def _count(number: Fraction) -> str:

@@ -141,9 +141,14 @@ class PrometheusSource:
     Args:
         url: as in `http://127.0.0.1:9090`.
         timeout_s: limit for connecting and for each answer, in seconds.
+
+    Raises:
+        InvalidValue: *url* is no address of that kind.
     """
 
     def __init__(self, url: str, *, timeout_s: float = 30) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise InvalidValue("address of Prometheus", expected="one such as http://127.0.0.1:9090", got=url)
         self.url, self.timeout_s = url.rstrip("/"), timeout_s
 
     def __repr__(self) -> str:

@@ -202,6 +202,16 @@ def test_a_report_as_table_json_and_page(labkit: Labkit, spec: Path, there: list
     ]
 
 
+def test_what_objectives_share_is_said_once(labkit: Labkit, spec: Path) -> None:
+    """A server that does not answer makes all unknown: one line, in the report and in the gate's reason."""
+    silent = f"http://127.0.0.1:{free_port()}"
+    report, gate = (labkit("slo", command, spec, "--prometheus", silent) for command in ("report", "gate"))
+
+    assert (report.code, report.out.count("connection refused")) == (0, 1)
+    assert "shop, strict: POST " in report.out
+    assert (gate.code, gate.out.count("connection refused")) == (2, 1)
+
+
 @pytest.mark.live
 def test_the_gate_says_yes_no_and_cannot_tell(labkit: Labkit, spec: Path, there: list[str], tmp_path: Path) -> None:
     """0 when the policy's objectives allow it, 1 when one denies, 2 when nobody answers or nothing is known."""
@@ -299,6 +309,9 @@ def test_wrong_files_and_options_are_refused(labkit: Labkit, tmp_path: Path) -> 
     both = labkit("slo", "backtest", "--counts", table, "--seed", "7")
     assert (both.code, "one of the two" in both.err) == (2, True)
     assert "did you mean 'workbook'" in labkit("slo", "backtest", "--seed", "7", "--policy", "workbok").err
+    assert labkit("slo", "backtest", "--step", "5x", "--prometheus", "http://127.0.0.1:1").code == 2
+    assert "There is no file nowhere.yaml" in labkit("slo", "report", "nowhere.yaml").err
+    assert "one such as http://127.0.0.1:9090, got 'here'" in labkit("slo", "report", "--prometheus", "here").err
     wrong = labkit("slo", "report", "--prometheus", "http://127.0.0.1:1", "--at", "yesterday")
     assert (wrong.code, "2026-03-01T12:00:00Z" in wrong.err) == (2, True)
 
