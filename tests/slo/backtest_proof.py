@@ -179,7 +179,7 @@ def write(
 def promtool(program: Path, unit: Path) -> tuple[bool, str]:
     """Whether `promtool test rules` found everything as expected, and what it wrote."""
     done = subprocess.run(
-        [program, "test", "rules", unit.name], cwd=unit.parent, capture_output=True, text=True, timeout=280, check=False
+        [program, "test", "rules", unit.name], cwd=unit.parent, capture_output=True, text=True, timeout=850, check=False
     )
     return done.returncode == 0, done.stdout + done.stderr
 

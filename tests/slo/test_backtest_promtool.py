@@ -58,6 +58,7 @@ def outage(past: History) -> pd.DataFrame:
     return from_epoch(some_days(past, first_day=3.3, days=1))
 
 
+@pytest.mark.timeout(900)  # 20 s of one core, minutes on a machine that is shared
 def test_a_week_of_the_four_windows(past: History, program: Program, closed: Range, tmp_path: Path) -> None:
     """Seven days at 60 s, fourteen pages and six tickets: promtool finds the same at each of the 40,000 instants."""
     counts = from_epoch(some_days(past))
