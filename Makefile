@@ -4,7 +4,7 @@ PYTHON ?= python3
 V := .venv/bin
 NPROC := $(shell getconf _NPROCESSORS_ONLN)
 .DEFAULT_GOAL := help
-.PHONY: help setup run lab test test-full bench lint type format notebooks lock clean
+.PHONY: help setup run lab test test-full test-kind bench lint type format notebooks lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -21,10 +21,14 @@ lab: setup  ## JupyterLab with the lab up
 
 test: setup lint type  ## all tests that need nothing compiled but toxiproxy
 	@$(V)/python tools/prefetch.py
-	$(V)/python -m pytest -m "not full and not bench" --cov --cov-report=term:skip-covered
+	$(V)/python -m pytest -m "not full and not bench and not kind" --cov --cov-report=term:skip-covered
 
 test-full: setup  ## the tests that need something built once
 	$(V)/python -m pytest -m full
+
+test-kind: setup  ## the tests on a real kind cluster, whose node image is built once
+	@$(V)/python -m tests.kind.rig build
+	$(V)/python -m pytest -m kind
 
 bench: setup  ## measure what the issues give numbers for: a table and build/bench.json
 	@$(V)/python -m tests.bench
