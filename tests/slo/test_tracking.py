@@ -269,6 +269,13 @@ def test_what_was_not_counted_is_like_the_rest() -> None:
     assert time_to_exhaustion(gap, slo("0.99", Rolling(86_400))).in_s == (2 + after_two_hours) * 3600
 
 
+def test_the_pace_is_that_of_what_was_counted() -> None:
+    """Of the last two hours one is known: its 20 bad events are the pace of an hour, not of two."""
+    made = steps([*[0] * 22, NAN, 20], [*[1000] * 22, NAN, 1000])
+    found = time_to_exhaustion(made, slo("0.99", Rolling(86_400)), recent_s=7200)
+    assert found.in_s == (210 + Fraction(210, 23)) / 20 * 3600
+
+
 def test_a_burn_above_one_always_ends() -> None:
     """At twice the pace a clean month lasts half of one."""
     made = steps([0] * 719 + [20], [1000] * 720)
