@@ -46,6 +46,8 @@ __all__ = ["GROUP", "Engine", "default_home"]
 
 # All containers live below this control group, and nothing else does.
 GROUP = "labkit-rig"
+# Folders that Docker and containerd make wherever they are told to live.
+_STRAYS = ("/etc/docker", "/opt/containerd", "/run/docker")
 _CLONE_NEWNET = 0x40000000  # from linux/sched.h
 _START_TIMEOUT_S = 120
 _STOP_TIMEOUT_S = 60
@@ -134,7 +136,7 @@ class Engine:
         self.down()
         self.home.mkdir(parents=True, exist_ok=True)
         # kubelet changes these for the whole machine.
-        self._remember(sysctls=read_sysctls())
+        self._remember(sysctls=read_sysctls(), strays=[path for path in _STRAYS if not Path(path).exists()])
         try:
             with step(progress, "start Docker in a network of its own"):
                 self._make_network()
@@ -171,6 +173,8 @@ class Engine:
             unmount_below(self.home)
             remove_groups(GROUP)
             restore_sysctls(state["sysctls"])
+            for stray in state["strays"]:
+                shutil.rmtree(stray, ignore_errors=True)
             shutil.rmtree(self.home)
 
     def status(self) -> list[str]:

@@ -111,6 +111,8 @@ def make_root(root: Root, out: Path, *, engine: Path) -> None:
         CommandFailed: a package could not be had or installed.
     """
     left_out = ["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*"]
+    # It calls its own helpers by name.
+    path = f"{engine / 'usr/bin'}:{os.environ.get('PATH', os.defpath)}"
     run(
         [
             program(engine, "mmdebstrap"), "--quiet", "--variant=minbase", f"--include={','.join(root.packages)}",
@@ -118,6 +120,7 @@ def make_root(root: Root, out: Path, *, engine: Path) -> None:
             f"--customize-hook={root.hook}", SUITE, out,
         ],
         timeout_s=_ROOT_TIMEOUT_S,
+        env={**os.environ, "PATH": path},
     )  # fmt: skip
 
 
