@@ -107,14 +107,16 @@ def _section(row: SloReport) -> str:
     slo = row.slo
     pairs = (("service", slo.service), ("owner", slo.owner), ("policy", slo.policy))
     about = " · ".join(f"{name} {html.escape(text)}" for name, text in pairs if text)
-    reasons = "".join(f"<li>{html.escape(reason)}</li>" for reason in row.reasons)
+    # A reason that is a problem stands in its box below, with the query and the advice.
+    boxed = {problem.text.split("\n")[0] for problem in row.problems}
+    reasons = "".join(f"<li>{html.escape(reason)}</li>" for reason in row.reasons if reason not in boxed)
     problems = "".join(f'<div class="error"><pre>{html.escape(problem.text)}</pre></div>' for problem in row.problems)
     notes = "".join(f"<p>{html.escape(note)}</p>" for note in row.notes)
     parts = [
         f'<section id="{html.escape(slo.name)}"><h2>{html.escape(slo.name)} {_badge(row.status)}</h2>',
         f"<p>{html.escape(slo.description)}</p>" if slo.description else "",
         f"<p>{about}</p>" if about else "",
-        f"<ul>{reasons}</ul>",
+        f"<ul>{reasons}</ul>" if reasons else "",
         problems,
         burn_down_chart(row),
         _facts(row),
@@ -149,7 +151,9 @@ def _facts(row: SloReport) -> str:
             ("budget spent", percent(row.spent) if row.spent is not None else "unknown"),
         ]
     burns = ", ".join(f"{_burn(burn)} over {format_duration(window)}" for window, burn in row.burns.items())
-    pairs += [("burn rate", burns or "no window"), ("budget ends", f"{row.exhaustion}: {row.exhaustion.why}")]
+    if all(burn is None for burn in row.burns.values()):
+        burns = "unknown"
+    pairs += [("burn rate", burns), ("budget ends", f"{row.exhaustion}: {row.exhaustion.why}")]
     cells = "".join(f'<tr><th scope="row">{name}</th><td>{html.escape(text)}</td></tr>' for name, text in pairs)
     return f"<h3>Numbers</h3><table><tbody>{cells}</tbody></table>"
 
