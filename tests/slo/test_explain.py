@@ -170,6 +170,10 @@ def test_increase_knows_resets_gaps_and_zero() -> None:
     ended = increase([0, 60, 120], [100, 110, 120], at_s=600, window_s=600, closed="closed")
     assert ended is not None
     assert (ended.before_s, ended.after_s) == (0, 30)
+    near, far = (increase([0, 60], [0, 10], at_s=at, window_s=at, closed="closed") for at in (125, 126))
+    assert near is not None
+    assert far is not None
+    assert (near.after_s, far.after_s) == (65, 30)  # a distance of 66 s is 1.1 times that of the samples
     young = increase([60, 120], [1, 21], at_s=120, window_s=110)
     assert young is not None
     assert young.before_s == pytest.approx(3)
