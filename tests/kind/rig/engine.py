@@ -30,6 +30,7 @@ from labkit.stack import apt
 from labkit.stack.progress import Progress, silent, step
 from labkit.stack.state import ProcessId
 from tests.kind.rig import runc_wrapper
+from tests.kind.rig.cache import digest
 from tests.kind.rig.leftovers import (
     mounts_below,
     processes_of,
@@ -42,10 +43,8 @@ from tests.kind.rig.node_image import NODE_IMAGE
 from tests.kind.rig.packages import program
 from tests.kind.rig.parts import Parts
 
-__all__ = ["GROUP", "Engine", "default_home"]
+__all__ = ["Engine", "default_home"]
 
-# All containers live below this control group, and nothing else does.
-GROUP = "labkit-rig"
 # Folders that Docker and containerd make wherever they are told to live.
 _STRAYS = ("/etc/docker", "/opt/containerd", "/run/docker")
 _CLONE_NEWNET = 0x40000000  # from linux/sched.h
@@ -68,6 +67,11 @@ class Engine:
     def netns(self) -> Path:
         """The file that its network is entered by."""
         return self.home / "netns"
+
+    @property
+    def group(self) -> str:
+        """The control group below which all its containers live, and nothing else does."""
+        return f"labkit-rig-{digest(str(self.home))}"
 
     @property
     def enter(self) -> list[str]:
@@ -169,9 +173,9 @@ class Engine:
             if daemon is not None and ProcessId(*daemon).alive():
                 _end([psutil.Process(daemon[0])], _STOP_TIMEOUT_S)
             # What a daemon that was killed left: all in its network, and all in its control group.
-            _end(processes_of(self.netns, GROUP), 5)
+            _end(processes_of(self.netns, self.group), 5)
             unmount_below(self.home)
-            remove_groups(GROUP)
+            remove_groups(self.group)
             restore_sysctls(state["sysctls"])
             for stray in state["strays"]:
                 shutil.rmtree(stray, ignore_errors=True)
@@ -181,7 +185,7 @@ class Engine:
         """What there is of it, one fact per line."""
         if self._state() is None:
             return [f"no engine in {self.home}"]
-        running = processes_of(self.netns, GROUP)
+        running = processes_of(self.netns, self.group)
         names = self.run("docker", "ps", "--format", "{{.Names}}", timeout_s=60).split() if self.is_up() else []
         return [
             f"engine in {self.home}: {'up' if self.is_up() else 'down, but not taken away'}",
@@ -238,7 +242,7 @@ class Engine:
             "hosts": [f"unix://{self.home / 'docker.sock'}"],
             "group": "root",
             "exec-opts": ["native.cgroupdriver=cgroupfs"],
-            "cgroup-parent": f"/{GROUP}",
+            "cgroup-parent": f"/{self.group}",
             "oom-score-adjust": 0,
             # There is nobody to ask, and silence would cost every node that starts five seconds.
             "dns": ["127.0.0.1"],

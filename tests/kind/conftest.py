@@ -1,0 +1,43 @@
+"""Fixtures of the tests on a real cluster: one engine and one cluster of two nodes for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.kind.cluster import Cluster, cluster
+from tests.kind.rig.engine import Engine, default_home
+from tests.kind.rig.parts import Parts, build_parts
+
+
+@pytest.fixture(scope="session")
+def parts() -> Parts:
+    """What `python -m tests.kind.rig build` built."""
+    return build_parts()
+
+
+@pytest.fixture(scope="session")
+def rig(parts: Parts) -> Iterator[Engine]:
+    """The engine; one that was up before stays up."""
+    engine = Engine(default_home())
+    was_up = engine.is_up()
+    engine.up(parts)
+    yield engine
+    if not was_up:
+        engine.down()
+
+
+@pytest.fixture(scope="session")
+def two_nodes(rig: Engine) -> Iterator[Cluster]:
+    """A cluster with a control plane and a worker."""
+    with cluster(rig, "rig-two-nodes", workers=1) as up:
+        yield up
+
+
+@pytest.fixture
+def namespace(two_nodes: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A namespace of the test's own on the cluster of two nodes."""
+    name = request.node.name.removeprefix("test_").replace("_", "-")[:60].rstrip("-")
+    with two_nodes.namespace(name) as created:
+        yield created
