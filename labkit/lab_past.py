@@ -65,7 +65,7 @@ def counts_of(slo: Slo, past: History, source: PrometheusSource, now: datetime) 
     """
     import pandas as pd  # noqa: PLC0415  (half a second that a start of the lab does not need)
 
-    seeded = seeded_counts(past, slo.sli) if slo.budgeting.method == "occurrences" else None
+    seeded = seeded_counts(past, slo.sli)
     start = past.start if seeded is None else past.end
     if seeded is not None and (now - start).total_seconds() < MINUTE_S:
         return seeded

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -187,13 +187,20 @@ class SloRoom:
             raise UnknownName("loaded objective", name, known=list(found))
         return found[name]
 
-    def report(self, slos: Sequence[Slo] | None = None) -> Report:
-        """The state of every objective now: those loaded last, or the shop's, unless others are given."""
+    def report(self, slos: Sequence[Slo] | None = None, *, windows_s: Iterable[int] = ()) -> Report:
+        """
+        The state of every objective now: those loaded last, or the shop's, unless others are given.
+
+        Args:
+            slos: other objectives.
+            windows_s: further windows for burn rates, in seconds, as `ReleasePolicy.windows_s` names them.
+        """
         from labkit.slo.policies import POLICIES  # noqa: PLC0415
         from labkit.slo.report import report  # noqa: PLC0415
 
         wanted = self.slos if slos is None else slos
-        return report(wanted, self.source, self._now(), policies={**POLICIES, **self._policies})
+        policies = {**POLICIES, **self._policies}
+        return report(wanted, self.source, self._now(), policies=policies, windows_s=windows_s)
 
     @property
     def _path(self) -> Path:
