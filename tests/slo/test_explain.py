@@ -99,6 +99,14 @@ def test_nothing_is_off_where_samples_lie_on_both_ends(month_counts: pd.DataFram
     assert "stretched by 1 to the ends" in found.approximations[0].why
 
 
+def test_approximations_know_how_much_of_the_month_has_passed(month_counts: pd.DataFrame) -> None:
+    """Three days into a calendar month an exact ratio gives the exact number, not that of a whole month."""
+    for name in ("budget", "remaining"):
+        found = opened(name, counts=month_counts, slo=slo("0.999", Calendar("month")), closed="closed")  # type: ignore[arg-type]
+        assert found.worked.endswith(f"* 3 d 11 h / 31 d = {float(found.value or 0):.6g}")
+        assert found.approximations[2].error == pytest.approx(0, abs=1e-9)
+
+
 def test_what_cannot_be_computed_is_not_made_up(month_counts: pd.DataFrame) -> None:
     """No events: the value and all that is made of it are unknown; slices are not what increase() counts."""
     nothing = opened("burn_rate", counts=frame([0, 0], [0, 0], end=START, step_s=60), slo=slo("0.9", Rolling(120)))
