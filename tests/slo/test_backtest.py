@@ -283,8 +283,12 @@ def test_flapping_is_counted_as_duplicates() -> None:
 
 
 def test_what_still_fires_at_the_end_has_no_reset() -> None:
-    """The history ends before the alert does: how long it would have gone on is unknown."""
-    found = told([0] * 30 + [50] * 10, [{"start": minute(30), "end": minute(40)}])
+    """The history ends before the alert does: how long it would have gone on is unknown; at its last row it is known."""
+    incident = {"start": minute(30), "end": minute(40)}
+    found = told([0] * 30 + [50] * 10, [incident])
+
+    (ended,) = told([0] * 30 + [50] * 10 + [0] * 2, [incident]).incidents["reset_s"]  # type: ignore[index]
+    assert ended == 120
 
     assert np.isnan(found.incidents["reset_s"].iloc[0])  # type: ignore[index]
     assert found.incidents["detection_s"].iloc[0] == 180  # type: ignore[index]
@@ -325,7 +329,7 @@ def test_incidents_come_as_frames_records_and_labels(month: History, month_count
 
 def test_incidents_beyond_the_history_do_not_count() -> None:
     """What cannot be seen in the counts is neither missed nor found."""
-    outside = [{"start": minute(-60), "end": minute(-30)}, {"start": minute(100), "end": minute(110)}]
+    outside = [{"start": minute(-60), "end": minute(0)}, {"start": minute(100), "end": minute(110)}]
 
     assert told([0.0] * 60, outside).incidents.empty  # type: ignore[union-attr]
 
