@@ -34,7 +34,7 @@ def _number(value: float) -> Any:
 
 FACTORS = Exercise(
     id="02-4",
-    title="the factors that the brief meant",
+    title="the factors that the comments meant",
     judge=several(
         factor_1h=number_judge(
             _number(_factor(5, 1)),

@@ -131,7 +131,7 @@ DOUBT = Exercise(
                 _always, "average of a recorded ratio"
             ),
         },
-        debrief="It gives a minute at night, with a third of the customers, the weight of a minute at noon.",
+        debrief="It gives a minute at night, with half of the customers, the weight of a minute at noon.",
     ),
     hints=(
         "`explain('budget', …, shown=…)` sets the number on the screen beside other ways to compute it.",
