@@ -283,7 +283,7 @@ def test_flapping_is_counted_as_duplicates() -> None:
 
 
 def test_what_still_fires_at_the_end_has_no_reset() -> None:
-    """The history ends before the alert does: how long it would have gone on is unknown; at its last row it is known."""
+    """The history ends before the alert does: how long it would have gone on is unknown; at the last row not."""
     incident = {"start": minute(30), "end": minute(40)}
     found = told([0] * 30 + [50] * 10, [incident])
 
