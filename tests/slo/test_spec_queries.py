@@ -54,6 +54,9 @@ CASES: list[tuple[Sli, tuple[float | None, float | None, float | None]]] = [
     # 3600 - 1800 s old after an hour; within the last ten minutes it was below 1500 s in every second slice.
     (FreshnessSli("time() - max(stamp)", 1800), (10, 10, 0)),
     (FreshnessSli("time() - max(stamp)", 1510), (10, 5, 0.5)),
+    # Nothing at all is a value, and so is an age below zero, which clocks that differ produce.
+    (ThroughputSli("0 * sum(rate(hits_total[2m]))", 1.0), (10, 0, 1)),
+    (FreshnessSli("max(stamp) - 1801", 10), (10, 10, 0)),
     (FreshnessSli("max(stamp) * NaN", 10), (None, None, None)),
     (FreshnessSli("max(none)", 10), (None, None, None)),
 ]
