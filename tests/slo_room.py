@@ -48,7 +48,7 @@ class RoomProcess:
 def check_restart(prometheus: Path, folder: Path) -> None:
     """Load, stop, start: no rules, their past is there, and loading again completes it without writing it twice."""
     lab = RoomProcess(prometheus, folder)
-    slos = [slo for slo in lab.room.slos if slo.name == "checkout-availability"]
+    slos = [slo for slo in lab.room.slos if slo.name == "visit-availability"]
     try:
         lab.start()
         first = lab.room.load(slos)

@@ -68,7 +68,7 @@ def test_loading_puts_rules_in_force_and_a_month_behind_them(lab: Lab) -> None:
     loaded = lab.slo.load()
     ask, counts = lab.prometheus, {slo.name: lab.slo.counts(slo) for slo in loaded.slos}
 
-    assert {slo.name for slo in loaded.slos} >= {"checkout-availability", "product-latency"}
+    assert {slo.name for slo in loaded.slos} >= {"visit-availability", "product-latency"}
     assert groups_in_force(lab) == {group.name for group in rules.groups(loaded.slos)}
     for slo in loaded.slos[:3]:
         labels = {"slo": slo.name, "service": slo.service}
@@ -95,7 +95,7 @@ def test_loading_twice_writes_nothing_twice(lab: Lab) -> None:
     """The second time everything is there; a policy that needs another window gets that window's past alone."""
     first = lab.slo.load()
     again = lab.slo.load()
-    slo = next(slo for slo in first.slos if slo.name == "checkout-availability")
+    slo = next(slo for slo in first.slos if slo.name == "visit-availability")
     wider = lab.slo.load([replace(slo, policy="four-window")])
 
     assert again.samples < 100
@@ -190,14 +190,14 @@ def test_another_meaning_under_the_same_name_is_refused(lab: Lab) -> None:
 def test_counts_go_from_the_seeded_month_into_the_present(lab: Lab) -> None:
     """One frame per objective, complete, exact in the past and near the live rate after it; unknown names are named."""
     assert not lab.slo.loaded
-    counts = lab.slo.counts("checkout-availability")
+    counts = lab.slo.counts("visit-availability")
     labels = json.loads((lab.run_dir / "data" / f"seed-{lab.seed}" / "history.json").read_text())
 
     assert counts.attrs["step_s"] == 60
     assert len(counts) >= 30 * 1440
     live = counts[counts.index > labels["end"]]
     assert len(live) == 0 or 400 < live["total"].mean() < 800
-    assert series(counts, lab.slo.get("checkout-availability")).notna().all(axis=None)
+    assert series(counts, lab.slo.get("visit-availability")).notna().all(axis=None)
     with pytest.raises(UnknownName, match="did you mean 'checkout-latency'"):
         lab.slo.counts("checkout-latence")
 

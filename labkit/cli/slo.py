@@ -190,9 +190,9 @@ def explain(
     """
     Open a number: its counts, window and formula, and what approximations would make of it.
 
-    `labkit slo explain checkout-availability`
+    `labkit slo explain visit-availability`
 
-    `labkit slo explain checkout-availability --number burn_rate --window 1h --shown 0.3`
+    `labkit slo explain visit-availability --number burn_rate --window 1h --shown 0.3`
 
     Exit codes: 0 explained, 2 no such objective or number, 3 no lab or no data.
     """
@@ -248,7 +248,7 @@ def backtest(
 
     `labkit slo backtest --counts data/seeded-month.csv --incidents data/seeded-month-incidents.csv`
 
-    `labkit slo backtest checkout-availability --policy workbook --json`
+    `labkit slo backtest visit-availability --policy workbook --json`
 
     Exit codes: 0 done, 2 a mistake in a file or wrong usage, 3 no lab or no data.
     """

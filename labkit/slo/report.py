@@ -2,8 +2,8 @@
 The state of objectives at an instant, with every number between the counts and the verdict.
 
     found = report(slos, PrometheusSource(url), at)
-    found.status                    {"checkout-availability": "at_risk", ...}
-    found["checkout-availability"]  counts, budget, burn rates, alerts, time to exhaustion
+    found.status                    {"visit-availability": "at_risk", ...}
+    found["visit-availability"]  counts, budget, burn rates, alerts, time to exhaustion
     found.to_json(), found.to_html(), found.figure()
 
 What the four words mean, and the JSON: docs/slo-report.md.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,47 +13,19 @@ import labkit
 from labkit._proc import run
 from labkit.errors import NoData, QueryRejected
 from labkit.lab import Lab
-from labkit.settings import load_settings
 from labkit.shop.rates import LIVE_RATES_PER_S
-from labkit.stack import golang
-from labkit.stack.catalogue import GoSource, load_catalogue
 from labkit.stack.progress import silent
 from tests.conftest import free_offset
+from tests.full.prometheus3 import PINNED
 
 pytestmark = [pytest.mark.full, pytest.mark.live, pytest.mark.timeout(1800)]
 
-PINNED = next(s.version for s in load_catalogue()["prometheus"].program.sources if s.kind == "release")  # type: ignore[union-attr]
-# Prometheus 3.5.0 is version 0.305.0 of its Go module: one minor version per release, in hundreds for each major.
-SOURCE = GoSource(
-    kind="go",
-    module="github.com/prometheus/prometheus",
-    package="cmd/prometheus",
-    version=PINNED,
-    module_version="0.{}{:02}.{}".format(*map(int, PINNED.split("."))),
-    megabytes=400,
-    cpu_s=400,
-    ldflags="-X github.com/prometheus/common/version.Version=@{version}",
-)
-
 
 @pytest.fixture(scope="module")
-def prometheus3() -> Path:
-    """The pinned Prometheus, compiled once and kept in the cache."""
-    cache = load_settings().cache_dir
-    binary = cache / "test-tools" / f"prometheus-{PINNED}" / "prometheus"
-    if not binary.exists():
-        binary.parent.mkdir(parents=True, exist_ok=True)
-        part = binary.with_name("prometheus.part")
-        golang.build(SOURCE, part, cache=cache)
-        part.rename(binary)
-    return binary
-
-
-@pytest.fixture(scope="module")
-def lab3(prometheus3: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def lab3(program3: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """A whole lab whose Prometheus is the pinned release, found on PATH as a user's own would be."""
     folder = tmp_path_factory.mktemp("bin")
-    (folder / "prometheus").symlink_to(prometheus3)
+    (folder / "prometheus").symlink_to(program3("prometheus"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
         run_dir = tmp_path_factory.mktemp("lab3") / "run"
@@ -89,10 +61,10 @@ def test_mistakes_and_absence_are_told_as_on_the_other_version(lab3: Lab) -> Non
         lab3.prometheus.query('http_requests_total{service="gatewya"}')
 
 
-def test_the_configuration_is_valid_for_it(lab3: Lab, prometheus3: Path) -> None:
+def test_the_configuration_is_valid_for_it(lab3: Lab, program3: Callable[[str], Path]) -> None:
     """Nothing in its log says that a flag or an option is deprecated or unknown."""
     log = lab3._runtime.log_path("prometheus").read_text(encoding="utf-8")
 
     assert "deprecat" not in log.lower()
     assert "level=ERROR" not in log
-    assert f"version {PINNED}" in run([prometheus3, "--version"], timeout_s=20)
+    assert f"version {PINNED}" in run([program3("prometheus"), "--version"], timeout_s=20)

@@ -14,14 +14,12 @@ import pytest
 
 from labkit._proc import run
 from labkit.observe.prometheus import Prometheus
-from labkit.settings import load_settings
 from labkit.shop.history import History, build_history
 from labkit.slo.backtest import backtest, error_ratio, range_semantics
 from labkit.slo.backtest_ratio import Divided
 from labkit.slo.model import BurnAlert, Policy
 from labkit.slo.policies import POLICIES
-from labkit.stack import golang
-from tests.full.test_prometheus3 import PINNED, SOURCE
+from tests.full.prometheus3 import PINNED
 from tests.prometheus_process import PrometheusProcess
 from tests.slo.backtest_proof import (
     OBJECTIVE,
@@ -42,23 +40,6 @@ from tests.slo.backtest_proof import (
 pytestmark = [pytest.mark.full, pytest.mark.live, pytest.mark.timeout(1800)]
 
 ALL = Policy("all", tuple(dict.fromkeys(chain.from_iterable(one.alerts for one in POLICIES.values()))))
-
-
-@pytest.fixture(scope="module")
-def program3() -> Callable[[str], Path]:
-    """The pinned release's programs by name, each compiled once and kept in the cache."""
-
-    def path(name: str) -> Path:
-        cache = load_settings().cache_dir
-        binary = cache / "test-tools" / f"prometheus-{PINNED}" / name
-        if not binary.exists():
-            binary.parent.mkdir(parents=True, exist_ok=True)
-            part = binary.with_name(f"{name}.part")
-            golang.build(SOURCE.model_copy(update={"package": f"cmd/{name}"}), part, cache=cache)
-            part.rename(binary)
-        return binary
-
-    return path
 
 
 @pytest.fixture(scope="module")

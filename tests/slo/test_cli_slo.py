@@ -119,7 +119,7 @@ def test_the_shops_specification_is_valid(labkit: Labkit) -> None:
     assert said.code == 0
     assert said.json["valid"]
     (found,) = said.json["files"]
-    assert found["slos"][0] == "checkout-availability"
+    assert found["slos"][0] == "visit-availability"
     assert (found["problems"], found["doubts"]) == ([], [])
 
 

@@ -23,7 +23,7 @@ from labkit.slo.spec import load_specs
 from tests.slo.conftest import END
 
 SHOP = {slo.name: slo for slo in load_specs(files_root() / "infra" / "slo" / "shop.yaml").slos}
-CHECKOUT = SHOP["checkout-availability"]
+VISIT = SHOP["visit-availability"]
 
 
 def exact_ratio(counts: pd.DataFrame, at: pd.Timestamp, window_s: int) -> Fraction:
@@ -35,7 +35,7 @@ def exact_ratio(counts: pd.DataFrame, at: pd.Timestamp, window_s: int) -> Fracti
 def test_every_window_is_the_ratio_of_its_sums(month: History) -> None:
     """Over a month with incidents, at instants all over it, each recorded ratio is that of its window's counts."""
     counts = month.request_counts()
-    recorded = series(counts, CHECKOUT)
+    recorded = series(counts, VISIT)
 
     assert len(recorded) == 30 * 288
     assert recorded.index[-1] == END
@@ -48,7 +48,7 @@ def test_every_window_is_the_ratio_of_its_sums(month: History) -> None:
 
 def test_names_and_labels_are_those_of_the_rules(month_counts: pd.DataFrame) -> None:
     """A frame has a column for each series that the generated rules record, and no other."""
-    for slo in (CHECKOUT, SHOP["product-latency"], Slo("c", "s", Fraction(99, 100), Calendar("month"), CHECKOUT.sli)):
+    for slo in (VISIT, SHOP["product-latency"], Slo("c", "s", Fraction(99, 100), Calendar("month"), VISIT.sli)):
         recorded = series(month_counts, slo)
         (first, *_) = groups = rules.groups([slo])
         expected = {rule.name for group in groups for rule in group.rules if rule.kind == "record"}
@@ -58,7 +58,7 @@ def test_names_and_labels_are_those_of_the_rules(month_counts: pd.DataFrame) -> 
 
 def test_the_budget_that_remains_is_that_of_the_whole_window(month_counts: pd.DataFrame) -> None:
     """1 - spent, where spent is the ratio over the window divided by what the objective allows."""
-    recorded = series(month_counts, CHECKOUT)
+    recorded = series(month_counts, VISIT)
 
     spent = exact_ratio(month_counts, recorded.index[-1], 30 * 86_400) / Fraction(1, 1000)
     assert recorded["slo:period_error_budget_remaining:ratio"].iloc[-1] == pytest.approx(float(1 - spent), abs=1e-12)
@@ -69,7 +69,7 @@ def test_no_event_is_unknown_and_a_gap_is_left_out() -> None:
     good = [10.0] * 5 + [0.0] * 5 + [np.nan] * 5 + [5.0] * 5
     total = [10.0] * 5 + [0.0] * 5 + [np.nan] * 5 + [10.0] * 5
 
-    recorded = series(frame(good, total, end=END, step_s=60), CHECKOUT)
+    recorded = series(frame(good, total, end=END, step_s=60), VISIT)
 
     assert recorded["slo:sli_error:ratio_rate5m"].tolist() == pytest.approx([0.0, np.nan, np.nan, 0.5], nan_ok=True)
     assert recorded["slo:sli_error:ratio_rate30m"].tolist() == pytest.approx([0.0, 0.0, 0.0, 0.25])
@@ -84,7 +84,7 @@ def test_instants_do_not_change_values(events: list[tuple[int, int]], every: int
     """Whatever the counts, recording at every minute and picking some gives what recording at some gives."""
     counts = frame([good for good, _ in events], [sum(both) for both in events], end=END, step_s=60)
 
-    minutes, some = series(counts, CHECKOUT, every_s=60), series(counts, CHECKOUT, every_s=60 * every)
+    minutes, some = series(counts, VISIT, every_s=60), series(counts, VISIT, every_s=60 * every)
 
     pd.testing.assert_frame_equal(minutes.loc[some.index], some, check_freq=False)
 
@@ -92,7 +92,7 @@ def test_instants_do_not_change_values(events: list[tuple[int, int]], every: int
 def test_slices_of_time_are_recorded_as_slices(month_counts: pd.DataFrame) -> None:
     """With a budget of bad minutes, a ratio is the share of bad minutes."""
     minutes = Budgeting("timeslices", 60, Fraction(9, 10))
-    slo = Slo("m", "s", Fraction(99, 100), Rolling(86_400), CHECKOUT.sli, budgeting=minutes)
+    slo = Slo("m", "s", Fraction(99, 100), Rolling(86_400), VISIT.sli, budgeting=minutes)
     recorded = series(month_counts, slo)
     bad = (month_counts["good"] < 0.9 * month_counts["total"]).rolling(60).mean()
 
@@ -104,12 +104,12 @@ def test_slices_of_time_are_recorded_as_slices(month_counts: pd.DataFrame) -> No
 def test_instants_that_are_no_steps_are_refused(month_counts: pd.DataFrame) -> None:
     """Nobody counted what happened in half a minute."""
     with pytest.raises(InvalidValue, match="every_s must be a multiple of the counts' step, which is 60 s, got 90"):
-        series(month_counts, CHECKOUT, every_s=90)
+        series(month_counts, VISIT, every_s=90)
 
 
 def test_the_seeded_month_counts_what_its_series_count(month: History) -> None:
     """The text of an indicator chooses series of the past; their counts are those that the past was made of."""
-    every, made = seeded_counts(month, CHECKOUT.sli), month.request_counts()
+    every, made = seeded_counts(month, VISIT.sli), month.request_counts()
     orders, ordered = (
         seeded_counts(month, SHOP["orders-placed"].sli),
         month.request_counts(endpoint=("POST", "/checkout/{user}")),
@@ -155,7 +155,7 @@ def test_a_day_ahead_is_what_counts_would_be_then(month: History) -> None:
     In that day come as many requests as on the mean day of the month, as bad as those of the last six hours.
     """
     counts = month.request_counts()
-    recorded = series(counts, CHECKOUT).iloc[-287::41]
+    recorded = series(counts, VISIT).iloc[-287::41]
     day = 86_400
     predicted = (29 * recorded[rules.ratio_name(29 * day)] + recorded[rules.ratio_name(21_600)]) / 30
     for at, ahead in predicted.items():

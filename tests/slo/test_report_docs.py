@@ -45,4 +45,4 @@ def test_every_file_on_the_page_is_one() -> None:
     assert [step.then for step in found.steps] == ["deny", "deny", "approval", "allow"]
     (journey,) = as_journeys(yaml.safe_load(journeys)["journeys"], ["product-pages", "orders-placed", "whole-visits"])
     assert journey.measured == "whole-visits"
-    assert parse_log(history).slos == ["checkout-availability"]
+    assert parse_log(history).slos == ["visit-availability"]
