@@ -8,6 +8,7 @@ import pytest
 
 from tests.kind.cluster import Cluster, cluster
 from tests.kind.rig.engine import Engine, default_home
+from tests.kind.rig.leftovers import read_sysctls
 from tests.kind.rig.parts import Parts, build_parts
 
 
@@ -19,13 +20,14 @@ def parts() -> Parts:
 
 @pytest.fixture(scope="session")
 def rig(parts: Parts) -> Iterator[Engine]:
-    """The engine; one that was up before stays up."""
+    """The engine; one that was up before stays up.  What a node changes in the kernel's settings is put back."""
     engine = Engine(default_home())
-    was_up = engine.is_up()
+    was_up, settings = engine.is_up(), read_sysctls()
     engine.up(parts)
     yield engine
     if not was_up:
         engine.down()
+        assert read_sysctls() == settings
 
 
 @pytest.fixture(scope="session")

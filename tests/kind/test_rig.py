@@ -308,18 +308,27 @@ class TestEnd:
     """What is left."""
 
     def test_a_deleted_cluster_leaves_nothing(self, rig: Engine) -> None:
-        """No container, no process, no mount, no control group more than before it was created."""
+        """No container, volume or mount more than before it was created; no process or control group of its own."""
 
-        def seen() -> tuple[int, int, int, str]:
-            counted = len(processes_of(rig.netns, rig.group)), len(mounts_below(rig.home)), len(groups(rig.group))
-            return (*counted, rig.run("docker", "ps", "--all", "--quiet", timeout_s=60))
+        def seen() -> tuple[set[str], set[str], set[Path]]:
+            containers = rig.run("docker", "ps", "--all", "--quiet", "--no-trunc", timeout_s=60).split()
+            volumes = rig.run("docker", "volume", "ls", "--quiet", timeout_s=60).split()
+            return set(containers), set(volumes), set(mounts_below(rig.home))
 
         before = seen()
         with cluster(rig, "rig-short"):
             during = seen()
+            (container,) = during[0] - before[0]
+            assert self.named(container, rig)
         wait_until(seen, f"what was before: {before}", timeout_s=PATIENCE_S, ready=lambda now: now == before)
 
-        assert during > before
+        assert all(len(more) > len(less) for more, less in zip(during, before, strict=True))
+        assert self.named(container, rig) == []
+
+    def named(self, container: str, rig: Engine) -> list[object]:
+        """The processes that a container is named to (its shim), and its control groups."""
+        shims = [process for process in processes_of(rig.netns, rig.group) if container in process.cmdline()]
+        return [*shims, *(group for group in groups(rig.group) if container in group.parts)]
 
     def test_an_engine_that_was_killed_is_taken_down(self, parts: Parts, tmp_path: Path) -> None:
         """Though its daemon is gone, its containers end, its network and folder go, the kernel's settings are back."""

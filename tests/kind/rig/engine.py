@@ -48,6 +48,15 @@ __all__ = ["Engine", "default_home"]
 # Folders that Docker and containerd make wherever they are told to live.
 _STRAYS = ("/etc/docker", "/opt/containerd", "/run/docker")
 _CLONE_NEWNET = 0x40000000  # from linux/sched.h
+# The address of the engine in the network of its containers, where it answers questions about names.
+_GATEWAY = "172.17.0.1"
+_NAMES = """
+. {
+    template ANY ANY {
+        rcode NXDOMAIN
+    }
+}
+"""
 _START_TIMEOUT_S = 120
 _STOP_TIMEOUT_S = 60
 
@@ -83,7 +92,9 @@ class Engine:
         """Variables for docker, kind and kubectl; `RIG_NODE_IMAGE` is what `kind create cluster --image` wants."""
         return {
             "DOCKER_HOST": f"unix://{self.home / 'docker.sock'}",
+            "DOCKER_CONFIG": str(self.home / "client"),
             "KUBECONFIG": str(self.home / "kubeconfig"),
+            "KUBECACHEDIR": str(self.home / "kubectl"),
             "RIG_NODE_IMAGE": NODE_IMAGE,
             "PATH": f"{self.home / 'bin'}:{os.environ.get('PATH', os.defpath)}",
         }
@@ -146,6 +157,7 @@ class Engine:
                 self._make_network()
                 self._write_files(parts)
                 self._start(parts)
+                self._answer_names(parts)
             with step(progress, f"load {NODE_IMAGE}"):
                 self.run("docker", "load", "--input", parts.node_archive, timeout_s=900)
         except BaseException:
@@ -244,8 +256,8 @@ class Engine:
             "exec-opts": ["native.cgroupdriver=cgroupfs"],
             "cgroup-parent": f"/{self.group}",
             "oom-score-adjust": 0,
-            # There is nobody to ask, and silence would cost every node that starts five seconds.
-            "dns": ["127.0.0.1"],
+            "bip": f"{_GATEWAY}/16",
+            "dns": [_GATEWAY],
         }
         if runc_wrapper.is_needed(Path("/proc/self/status").read_text(encoding="utf-8")):
             wrapper = self.home / "runc-without-resource"
@@ -285,6 +297,20 @@ class Engine:
             return self.is_up()
 
         wait_until(answers, "Docker answers", timeout_s=_START_TIMEOUT_S, how=f"Its log is {log}.")
+
+    def _answer_names(self, parts: Parts) -> None:
+        """Say at once that names outside are unknown; silence would cost every node that starts five seconds."""
+        corefile = self.home / "Corefile"
+        corefile.write_text(_NAMES, encoding="utf-8")
+        with (self.home / "names.log").open("wb") as out:
+            # It is in the engine's network, by which `down` finds it.
+            subprocess.Popen(
+                [*self.enter, str(parts.coredns), "-conf", str(corefile)],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
 
 def _set_namespace(file: int) -> None:

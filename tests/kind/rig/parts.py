@@ -27,6 +27,7 @@ class Parts:
     engine: Path
     kind: Path
     kubernetes: Path
+    coredns: Path
     node_archive: Path
     base_archive: Path
 
@@ -82,4 +83,5 @@ def build_parts(progress: Progress = silent) -> Parts:
         what="put the base image together",
         progress=progress,
     )
-    return Parts(engine, programs["kind"], programs["kubernetes"], node / "image.tar", base / "image.tar")
+    coredns = programs["coredns"] / "coredns"
+    return Parts(engine, programs["kind"], programs["kubernetes"], coredns, node / "image.tar", base / "image.tar")
