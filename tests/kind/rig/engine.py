@@ -15,7 +15,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,6 @@ from labkit._wait import wait_until
 from labkit.errors import ComponentDied, NotRunning, SetupError
 from labkit.stack import apt
 from labkit.stack.progress import Progress, silent, step
-from labkit.stack.state import ProcessId
 from tests.kind.rig import runc_wrapper
 from tests.kind.rig.cache import digest
 from tests.kind.rig.leftovers import (
@@ -181,9 +180,13 @@ class Engine:
                 containers = self.run("docker", "ps", "--all", "--quiet", timeout_s=60).split()
                 if containers:
                     self.run("docker", "rm", "--force", "--volumes", *containers, timeout_s=180)
-            daemon = state.get("daemon")
-            if daemon is not None and ProcessId(*daemon).alive():
-                _end([psutil.Process(daemon[0])], _STOP_TIMEOUT_S)
+            pid_file = self.home / "docker.pid"
+            pid = pid_file.read_text(encoding="utf-8").strip() if pid_file.exists() else ""
+            # It ends its containerd in order.
+            _end(
+                [process for process in processes_of(self.netns, self.group) if str(process.pid) == pid],
+                _STOP_TIMEOUT_S,
+            )
             # What a daemon that was killed left: all in its network, and all in its control group.
             _end(processes_of(self.netns, self.group), 5)
             unmount_below(self.home)
@@ -277,23 +280,13 @@ class Engine:
         modules = next(iter(parts.engine.glob("usr/lib/*/xtables")), None)
         if modules is not None:
             env["XTABLES_LIBDIR"] = str(modules)
-        argv = [*self.enter, program(parts.engine, "dockerd"), "--config-file", self.home / "daemon.json"]
-        log = self.home / "dockerd.log"
-        with log.open("wb") as out:
-            daemon = subprocess.Popen(
-                [str(part) for part in argv],
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        self._remember(daemon=[daemon.pid, psutil.Process(daemon.pid).create_time()])
+        argv = [program(parts.engine, "dockerd"), "--config-file", self.home / "daemon.json"]
+        log = self._in_background(*argv, env=env)
 
         def answers() -> bool:
-            if daemon.poll() is not None:
-                said = tail(log.read_text(encoding="utf-8", errors="replace"))
-                raise ComponentDied("dockerd", state=f"exit code {daemon.returncode}", log_path=log, log_tail=said)
+            said = log.read_text(encoding="utf-8", errors="replace")
+            if "failed to start" in said:
+                raise ComponentDied("dockerd", state="ended", log_path=log, log_tail=tail(said))
             return self.is_up()
 
         wait_until(answers, "Docker answers", timeout_s=_START_TIMEOUT_S, how=f"Its log is {log}.")
@@ -302,15 +295,22 @@ class Engine:
         """Say at once that names outside are unknown; silence would cost every node that starts five seconds."""
         corefile = self.home / "Corefile"
         corefile.write_text(_NAMES, encoding="utf-8")
-        with (self.home / "names.log").open("wb") as out:
-            # It is in the engine's network, by which `down` finds it.
-            subprocess.Popen(
-                [*self.enter, str(parts.coredns), "-conf", str(corefile)],
+        self._in_background(parts.coredns, "-conf", corefile)
+
+    def _in_background(self, *argv: str | Path, env: Mapping[str, str] | None = None) -> Path:
+        """Start what outlives this process, in the engine's network, by which `down` finds it; where its log is."""
+        log = self.home / f"{Path(argv[0]).name}.log"
+        with log.open("wb") as out:
+            subprocess.run(
+                ["setsid", "--fork", *self.enter, *map(str, argv)],
+                env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
+                timeout=20,
+                check=True,
             )
+        return log
 
 
 def _set_namespace(file: int) -> None:

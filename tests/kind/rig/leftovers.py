@@ -65,10 +65,10 @@ def remove_groups(name: str) -> None:
 def processes_of(netns: Path, group: str) -> list[psutil.Process]:
     """The processes in a network namespace, but this one, and those in the control groups of a name."""
     pids: set[int] = set()
-    inode = netns.stat().st_ino if netns.exists() else None
+    wanted = netns.stat() if netns.exists() else None
     for pid in psutil.pids():
         with suppress(OSError):
-            if inode is not None and Path(f"/proc/{pid}/ns/net").stat().st_ino == inode:
+            if wanted is not None and os.path.samestat(Path(f"/proc/{pid}/ns/net").stat(), wanted):
                 pids.add(pid)
     for folder in groups(group):
         with suppress(OSError):
