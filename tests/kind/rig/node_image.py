@@ -192,7 +192,9 @@ def _containerd(store: Path, engine: Path) -> Iterator[Callable[..., str]]:
         state = Path(temporary)
         socket, config = state / "sock", state / "config.toml"
         # The plugin that serves a kubelet would want a network.
-        config.write_text('version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n', encoding="utf-8")
+        settings = 'version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
+        settings += f'[plugins."io.containerd.internal.v1.opt"]\npath = "{state / "opt"}"\n'
+        config.write_text(settings, encoding="utf-8")
         server = [program(engine, "containerd"), "--config", config, "--root", store, "--state", state / "run",
                   "--address", socket]  # fmt: skip
         client = [program(engine, "ctr"), "--address", socket]
