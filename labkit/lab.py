@@ -304,6 +304,8 @@ class Lab:
             wait_for_targets(self.url("prometheus"))
             if self.has("alertmanager"):
                 self.alertmanager.expire_all()
+                if not self.slo.loaded:
+                    self.slo.end_alerts()
 
     def down(self, progress: Progress | None = None) -> bool:
         """Stop the lab, whoever started it; returns whether there was one.  Twice is fine."""
@@ -365,7 +367,8 @@ class Lab:
     def _slo(self) -> SloRoom:
         from labkit.lab_slo import SloRoom  # noqa: PLC0415
 
-        return SloRoom(self.url("prometheus"), self.run_dir, self.seed, self.now)
+        alertmanager = self.url("alertmanager") if self.has("alertmanager") else None
+        return SloRoom(self.url("prometheus"), self.run_dir, self.seed, self.now, alertmanager)
 
     @cached_property
     def _shop(self) -> ShopAdmin:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -82,10 +82,19 @@ class SloRoom:
         run_dir: of the lab.
         seed: of its past.
         now: the lab's clock.
+        alertmanager_url: where alerts of rules that are gone are ended; None if the lab has no Alertmanager.
     """
 
-    def __init__(self, prometheus_url: str, run_dir: Path, seed: int, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        prometheus_url: str,
+        run_dir: Path,
+        seed: int,
+        now: Callable[[], datetime],
+        alertmanager_url: str | None = None,
+    ) -> None:
         self._url, self._run_dir, self._seed, self._now = prometheus_url, run_dir, seed, now
+        self._alertmanager_url = alertmanager_url
         self._slos: tuple[Slo, ...] | None = None
         self._policies: Mapping[str, Policy] = {}
 
@@ -139,6 +148,7 @@ class SloRoom:
         with self._in_force(text):
             samples = self._write(frames)
             write_atomically(self._definitions_path, json.dumps(definitions, indent=1) + "\n")
+        self.end_alerts(keep={slo.name for slo in slos})
         self._slos, self._policies = slos, all_policies
         return Loaded(slos, text, samples, time.monotonic() - began)
 
@@ -146,13 +156,14 @@ class SloRoom:
         """
         Take the loaded rules out of force; returns whether there were any.  Twice is fine.
 
-        What was recorded stays in Prometheus: it is the past.
+        Their alerts end.  What was recorded stays in Prometheus: it is the past.
         """
         self._slos = None
         if not self._path.exists():
             return False
         self._path.unlink()
         self._reload()
+        self.end_alerts()
         return True
 
     def counts(self, slo: Slo | str) -> pd.DataFrame:
@@ -245,6 +256,21 @@ class SloRoom:
         from labkit.lab_past import write  # noqa: PLC0415
 
         return write(self._url, frames, how=_HOW_PAST)
+
+    def end_alerts(self, *, keep: Collection[str] = ()) -> None:
+        """
+        End the alerts of objectives other than *keep*.
+
+        When a rule is gone, Prometheus says no more of its alert, and Alertmanager keeps it for minutes.
+        """
+        from labkit.observe.alertmanager import Alertmanager  # noqa: PLC0415
+
+        if self._alertmanager_url is None:
+            return
+        alertmanager = Alertmanager(self._alertmanager_url)
+        alerts = alertmanager.alerts()
+        gone = alerts["labels"].map(lambda labels: labels.get("slo") not in {None, *keep}).astype(bool)
+        alertmanager.end(alerts[gone])
 
     @contextmanager
     def _in_force(self, text: str) -> Iterator[None]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from labkit._http import get_json
+from labkit._http import get_json, request
 from labkit._wait import wait_until
 from labkit.errors import ConfigInvalid, NoData, QueryRejected, UnknownName
 from labkit.lab_start import LOADED_RULES
@@ -119,6 +119,27 @@ def test_unloading_takes_the_rules_and_leaves_the_past(lab: Lab) -> None:
     assert configuration(lab) == before
     assert lab.prometheus.value("count(count_over_time(slo:sli_error:ratio_rate1h[7d]))") >= 4
     assert not lab.slo.unload()
+
+
+def test_alerts_end_with_their_rules(lab: Lab) -> None:
+    """Who looks at Alertmanager after `unload` sees no alert of an objective, and every other one as before."""
+    ours = {"alertname": "SLOErrorBudgetFastBurn", "slo": "of-a-test", "service": "gateway", "severity": "critical"}
+    others = {"alertname": "OfATest", "service": "gateway", "severity": "info"}
+
+    def known() -> set[str]:
+        return set(lab.alertmanager.alerts()["name"]) & {ours["alertname"], others["alertname"]}
+
+    lab.slo.load()
+    request_json = [{"labels": labels, "annotations": {"summary": "of a test"}} for labels in (ours, others)]
+    request("POST", f"{lab.url('alertmanager')}/api/v2/alerts", json=request_json)
+    wait_until(known, "both alerts are there", timeout_s=30, ready=lambda names: len(names) == 2)
+
+    lab.slo.unload()
+
+    wait_until(known, "the one of the objective has ended", timeout_s=30, ready=lambda names: names == {"OfATest"})
+    found = lab.alertmanager.alerts()
+    lab.alertmanager.end(found[found["name"] == "OfATest"])
+    wait_until(known, "the other has ended", timeout_s=30, ready=lambda names: not names)
 
 
 def test_a_loaded_alert_fires_with_what_a_person_needs(lab: Lab) -> None:

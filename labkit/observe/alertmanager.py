@@ -74,6 +74,24 @@ class Alertmanager:
         frame = _table(rows, _ALERT_COLUMNS, "starts_at")
         return frame.sort_values("starts_at", ascending=False, ignore_index=True)
 
+    def end(self, alerts: pd.DataFrame) -> None:
+        """
+        Say that *alerts* are over, for those whose rule is gone: nobody else will, and they would stay for minutes.
+
+        Args:
+            alerts: rows of `alerts()`; whoever was told of one is told that it is resolved.
+
+        Raises:
+            RequestFailed: Alertmanager does not answer.
+        """
+        now = utc_now().isoformat()
+        body = [
+            {"labels": labels, "startsAt": start.isoformat(), "endsAt": now}
+            for labels, start in zip(alerts["labels"], alerts["starts_at"], strict=True)
+        ]
+        if body:
+            self._call("POST", "alerts", json=body)
+
     def silences(self, *, expired: bool = False) -> pd.DataFrame:
         """
         The silences in force or to come; with *expired* also those that ended.
