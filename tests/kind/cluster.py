@@ -78,6 +78,12 @@ def cluster(engine: Engine, name: str, *, workers: int = 0) -> Iterator[Cluster]
     create = ["kind", "create", "cluster", "--name", name, "--image", engine.environment["RIG_NODE_IMAGE"]]
     try:
         engine.run(*create, "--config", "-", "--wait", "300s", timeout_s=_CREATE_TIMEOUT_S, input_text=configuration)
-        yield Cluster(engine, name)
+        up = Cluster(engine, name)
+        # kind waits for the control plane alone.
+        up.kubectl(
+            "wait", "nodes", "--all", "--for=condition=Ready", f"--timeout={PATIENCE_S}s", timeout_s=PATIENCE_S + 30
+        )
+        up.wait("deployment/coredns", "condition=Available", "kube-system")
+        yield up
     finally:
         engine.run("kind", "delete", "cluster", "--name", name, timeout_s=PATIENCE_S)

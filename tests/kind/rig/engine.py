@@ -45,7 +45,8 @@ from tests.kind.rig.parts import Parts
 __all__ = ["Engine", "default_home"]
 
 # Folders that Docker and containerd make wherever they are told to live.
-_STRAYS = ("/etc/docker", "/opt/containerd", "/run/docker")
+_STRAYS = ("/etc/docker", "/opt/containerd", "/run/containerd", "/run/docker")
+_LONGEST_HOME = 60
 _CLONE_NEWNET = 0x40000000  # from linux/sched.h
 # The address of the engine in the network of its containers, where it answers questions about names.
 _GATEWAY = "172.17.0.1"
@@ -137,7 +138,7 @@ class Engine:
 
     def up(self, parts: Parts, progress: Progress = silent) -> None:
         """
-        Start it and load the node image; does nothing when it is up.
+        Start it and load the node image; does nothing when it is up with this image.
 
         Raises:
             SetupError: this is not root, or the folder holds something else.
@@ -145,8 +146,14 @@ class Engine:
             CommandFailed: the image could not be loaded.
         """
         if self.is_up():
+            self._load(parts, progress)
             return
         _must_be_root()
+        if len(str(self.home)) > _LONGEST_HOME:
+            raise SetupError(
+                f"The engine's sockets lie below {self.home}, and a path to a socket has at most 107 characters; these "
+                f"would have more. Name a folder of at most {_LONGEST_HOME} characters in RIG_HOME."
+            )
         self.down()
         self.home.mkdir(parents=True, exist_ok=True)
         # kubelet changes these for the whole machine.
@@ -157,8 +164,7 @@ class Engine:
                 self._write_files(parts)
                 self._start(parts)
                 self._answer_names(parts)
-            with step(progress, f"load {NODE_IMAGE}"):
-                self.run("docker", "load", "--input", parts.node_archive, timeout_s=900)
+            self._load(parts, progress)
         except BaseException:
             self.down()
             raise
@@ -235,6 +241,13 @@ class Engine:
         file = self.home / "state.json"
         known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         file.write_text(json.dumps({**known, **facts}), encoding="utf-8")
+
+    def _load(self, parts: Parts, progress: Progress) -> None:
+        archive, state = str(parts.node_archive), self._state()
+        if state is not None and state.get("loaded") != archive:
+            with step(progress, f"load {NODE_IMAGE}"):
+                self.run("docker", "load", "--input", archive, timeout_s=900)
+            self._remember(loaded=archive)
 
     def _make_network(self) -> None:
         self.netns.touch()

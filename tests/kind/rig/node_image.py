@@ -25,13 +25,13 @@ from tests.kind.rig.packages import linked_files, program, unpacked
 __all__ = ["NODE_IMAGE", "TOOLS_IMAGE", "Ingredients", "node_image"]
 
 NODE_IMAGE = f"kindest/node:v{KUBERNETES_VERSION}"
-# busybox, iptables and kubectl: what the cluster's own helpers run in, and small test pods.
+# busybox, curl, iptables and kubectl: what the cluster's own helpers run in, and small test pods.
 TOOLS_IMAGE = "localhost/labkit-rig/tools:1"
 
 _FILES = Path(__file__).parent / "node"
 _SERVERS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "etcd", "kubectl")
 _BUSYBOX = ("sh", "cat", "mkdir", "rm", "mv", "ls", "sleep", "echo", "grep", "head", "tail", "dd", "id", "ip", "wc",
-            "nslookup", "wget", "httpd", "hostname", "env", "true", "false", "touch", "chmod", "mount")  # fmt: skip
+            "nslookup", "httpd", "hostname", "env", "true", "false", "touch", "chmod", "mount")  # fmt: skip
 _IPTABLES = ("iptables", "iptables-save", "iptables-restore", "ip6tables", "ip6tables-save", "ip6tables-restore")
 # In kind's file, and what takes its place; each must be there, or kind has changed.
 _CONTAINERD_CONFIG = {
@@ -120,7 +120,8 @@ def _tools(root: Path) -> Iterator[Entry]:
     # kube-proxy balances with the match `statistic`, which alone needs libm: without it a Service with two
     # endpoints fails while everything else works.
     modules = [file.relative_to(root).as_posix() for file in sorted(root.glob("usr/lib/*/xtables/*.so"))]
-    programs = ["usr/sbin/xtables-nft-multi", "usr/sbin/conntrack", *modules]
+    # curl, since the static busybox cannot look names up in order to connect to them.
+    programs = ["usr/sbin/xtables-nft-multi", "usr/sbin/conntrack", "usr/bin/curl", *modules]
     yield from (Entry(path, file=file) for path, file in linked_files(root, programs).items())
     yield from (Entry(f"usr/sbin/{name}", link="xtables-nft-multi") for name in _IPTABLES)
     yield from (Entry(f"usr/local/bin/{name}", file=_FILES / name) for name in ("rig-network", "rig-storage"))
