@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -19,6 +20,7 @@ from labkit._proc import run
 from labkit._wait import wait_until
 from labkit.errors import CommandFailed
 from tests.kind.cluster import PATIENCE_S, Cluster, cluster
+from tests.kind.manifests import WEB, pod
 from tests.kind.rig.engine import Engine
 from tests.kind.rig.golang import KUBERNETES_VERSION
 from tests.kind.rig.leftovers import groups, mounts_below, processes_of, read_sysctls
@@ -26,58 +28,6 @@ from tests.kind.rig.node_image import TOOLS_IMAGE
 from tests.kind.rig.parts import BASE_IMAGE, Parts
 
 pytestmark = [pytest.mark.kind, pytest.mark.timeout(1800)]
-
-# Two pods, one per node, each of which answers with its name.
-WEB = f"""
-apiVersion: apps/v1
-kind: Deployment
-metadata: {{name: web}}
-spec:
-  replicas: 2
-  selector: {{matchLabels: {{app: web}}}}
-  template:
-    metadata: {{labels: {{app: web}}}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      tolerations: [{{operator: Exists}}]
-      topologySpreadConstraints:
-        - maxSkew: 1
-          topologyKey: kubernetes.io/hostname
-          whenUnsatisfiable: DoNotSchedule
-          nodeTaintsPolicy: Ignore
-          labelSelector: {{matchLabels: {{app: web}}}}
-      containers:
-        - name: web
-          image: {TOOLS_IMAGE}
-          command: [sh, -c, 'mkdir /tmp/www && hostname > /tmp/www/name && httpd -f -p 8080 -h /tmp/www']
-          readinessProbe: {{httpGet: {{path: /name, port: 8080}}, periodSeconds: 1}}
----
-apiVersion: v1
-kind: Service
-metadata: {{name: web}}
-spec:
-  selector: {{app: web}}
-  ports: [{{port: 80, targetPort: 8080}}]
-"""
-
-
-def pod(name: str, command: str, *, image: str = TOOLS_IMAGE, more: str = "", pod_more: str = "") -> str:
-    """The manifest of a pod that runs a shell command once; *more* is added to its container."""
-    return f"""
-apiVersion: v1
-kind: Pod
-metadata: {{name: {name}, labels: {{app: {name}}}}}
-spec:
-  restartPolicy: Never
-  terminationGracePeriodSeconds: 0
-{pod_more}
-  containers:
-    - name: {name}
-      image: {image}
-      imagePullPolicy: IfNotPresent
-      command: [sh, -c, '{command}']
-{more}
-"""
 
 
 @pytest.fixture
@@ -89,9 +39,15 @@ def web(two_nodes: Cluster, namespace: str) -> Cluster:
     return two_nodes
 
 
-def asked(from_cluster: Cluster, namespace: str, address: str) -> str:
-    """What an address answers to the pod `client`."""
-    return from_cluster.kubectl("-n", namespace, "exec", "client", "--", "curl", "-sS", "-m", "5", address)
+def asked(up: Cluster, namespace: str, address: str, who: str = "client") -> str:
+    """What an address answers to a pod."""
+    return up.kubectl("-n", namespace, "exec", who, "--", "curl", "-sS", "-m", "5", address)
+
+
+def web_pods(up: Cluster, namespace: str) -> list[dict[str, Any]]:
+    """The pods of `WEB`."""
+    found: list[dict[str, Any]] = up.get("pods", "-n", namespace, "-l", "app=web")["items"]
+    return found
 
 
 class TestNetwork:
@@ -107,10 +63,7 @@ class TestNetwork:
 
     def test_a_service_reaches_both_of_its_endpoints(self, web: Cluster, namespace: str) -> None:
         """By its name, and one endpoint after the other: a node can be Ready with a proxy that knows only one."""
-        pods = {
-            item["metadata"]["name"]: item["spec"]["nodeName"]
-            for item in web.get("pods", "-n", namespace, "-l", "app=web")["items"]
-        }
+        pods = {item["metadata"]["name"]: item["spec"]["nodeName"] for item in web_pods(web, namespace)}
         seen: Counter[str] = Counter()
 
         def ask() -> bool:
@@ -125,11 +78,7 @@ class TestNetwork:
     def test_pods_on_two_nodes_reach_each_other(self, web: Cluster, namespace: str) -> None:
         """By address, with no Service between them."""
         client = web.get("pod", "client", "-n", namespace)
-        others = [
-            item
-            for item in web.get("pods", "-n", namespace, "-l", "app=web")["items"]
-            if item["spec"]["nodeName"] != client["spec"]["nodeName"]
-        ]
+        others = [item for item in web_pods(web, namespace) if item["spec"]["nodeName"] != client["spec"]["nodeName"]]
         (other,) = others
         answer = asked(web, namespace, f"http://{other['status']['podIP']}:8080/name")
 
@@ -146,6 +95,29 @@ class TestNetwork:
         wait_until(lambda: look_up("web"), "the name", timeout_s=PATIENCE_S, ready=lambda said: address in said)
 
         assert "NXDOMAIN" in look_up("nothing")
+
+    def test_a_node_that_was_restarted_serves_again(self, web: Cluster, namespace: str) -> None:
+        """Its pod starts anew and is reached from the other node, as after a restart of the machine."""
+        pods = {item["spec"]["nodeName"]: item["metadata"]["name"] for item in web_pods(web, namespace)}
+        worker = f"{web.name}-worker"
+        far = pods.pop(worker)
+        (near,) = pods.values()
+        web.engine.run("docker", "restart", worker, timeout_s=120)
+
+        def answer() -> str:
+            if web.pod(far, namespace).get("restartCount", 0) == 0:
+                return "not started anew yet"
+            address = web.get("pod", far, "-n", namespace)["status"].get("podIP", "no address")
+            return asked(web, namespace, f"http://{address}:8080/name", near).strip()
+
+        wait_until(
+            answer,
+            "the answer of the pod on the node that restarted",
+            timeout_s=PATIENCE_S,
+            ready=lambda said: said == far,
+            tolerate=(CommandFailed,),
+        )
+        web.wait(f"node/{worker}", "condition=Ready", namespace)
 
 
 class TestPods:
@@ -290,6 +262,15 @@ class TestReach:
 
         assert lines[0] == "42"
         assert lines[1].startswith("pip ")
+
+    def test_the_logs_of_nodes_are_exported(self, two_nodes: Cluster, tmp_path: Path) -> None:
+        """Of every node: the kubelet's log, and the list of its images."""
+        two_nodes.engine.run("kind", "export", "logs", str(tmp_path), "--name", two_nodes.name, timeout_s=PATIENCE_S)
+
+        for node in ("control-plane", "worker"):
+            folder = tmp_path / f"{two_nodes.name}-{node}"
+            assert (folder / "kubelet.log").stat().st_size > 0
+            assert TOOLS_IMAGE.partition(":")[0] in (folder / "images.log").read_text()
 
     def test_a_dockerfile_builds_on_the_base_image(self, rig: Engine, parts: Parts, tmp_path: Path) -> None:
         """`ARG BASE` names it, steps that run in it work, and the result runs."""

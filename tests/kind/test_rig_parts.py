@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ from labkit.errors import SetupError
 from tests.kind.rig import leftovers, runc_wrapper
 from tests.kind.rig.cache import Cache, digest
 from tests.kind.rig.engine import Engine
+from tests.kind.rig.golang import BUILDS, KUBERNETES
 from tests.kind.rig.images import Entry, Image, Layer, write_archive, write_layer
+from tests.kind.rig.parts import Parts
 
 # As Docker writes it for a privileged container, shortened.
 SPEC = {
@@ -197,6 +200,18 @@ class TestCache:
         assert cache.path("x-y", "0" * 16).exists()
 
 
+class TestBuilds:
+    """What decides whether a program is compiled again."""
+
+    def test_versions_variables_and_sources_do(self) -> None:
+        """Another version or linked value is another key; two builds never share one."""
+        other_version = replace(KUBERNETES, requires={"k8s.io/kubernetes": "1.34.5"})
+        other_value = replace(KUBERNETES, variables={})
+
+        assert len({KUBERNETES.key, other_version.key, other_value.key}) == 3
+        assert len({build.key for build in BUILDS}) == len(BUILDS)
+
+
 class TestRunc:
     """What runc is given where a capability is missing."""
 
@@ -284,6 +299,25 @@ class TestLeftovers:
             Engine(tmp_path).down()
 
         assert (tmp_path / "thesis.tex").exists()
+
+    def test_a_home_too_long_for_sockets_is_refused(self, tmp_path: Path) -> None:
+        """Containerd would say "timeout" to it, 15 seconds later; nothing is made of it."""
+        home = tmp_path / ("x" * 60)
+
+        with pytest.raises(SetupError, match="at most 60 characters in RIG_HOME"):
+            Engine(home).up(Parts(*[tmp_path] * 6))
+
+        assert not home.exists()
+
+    def test_the_environment_survives_a_shell(self, tmp_path: Path) -> None:
+        """What `env` prints is read back by a shell as it was, blanks and quotes included."""
+        engine = Engine(tmp_path / "it's here")
+        show = '\nprintf %s "$KUBECONFIG"; command -v rig'
+        done = subprocess.run(
+            ["sh", "-c", engine.shell() + show], capture_output=True, text=True, check=True, timeout=60
+        )
+
+        assert done.stdout == f"{engine.home}/kubeconfigrig\n"
 
     def test_down_without_an_engine_is_nothing(self, tmp_path: Path) -> None:
         """It may be called twice, and where there never was one."""

@@ -141,19 +141,19 @@ class Engine:
         Start it and load the node image; does nothing when it is up with this image.
 
         Raises:
-            SetupError: this is not root, or the folder holds something else.
+            SetupError: the folder's path is too long, this is not root, or the folder holds something else.
             ComponentDied: the daemon ended; carries what it said.
             CommandFailed: the image could not be loaded.
         """
         if self.is_up():
             self._load(parts, progress)
             return
-        _must_be_root()
         if len(str(self.home)) > _LONGEST_HOME:
             raise SetupError(
                 f"The engine's sockets lie below {self.home}, and a path to a socket has at most 107 characters; these "
                 f"would have more. Name a folder of at most {_LONGEST_HOME} characters in RIG_HOME."
             )
+        _must_be_root()
         self.down()
         self.home.mkdir(parents=True, exist_ok=True)
         # kubelet changes these for the whole machine.

@@ -76,8 +76,10 @@ KUBERNETES = GoBuild(
 )
 # A module of its own: it does not compile with the client-go of Kubernetes 1.34.
 COREDNS = GoBuild("coredns", {"github.com/coredns/coredns": COREDNS_VERSION}, {"coredns": "."}, {})
+# `kind export logs` asks it for the state of a node's containers.
+CRICTL = GoBuild("crictl", {"sigs.k8s.io/cri-tools": "1.34.0"}, {"crictl": "sigs.k8s.io/cri-tools/cmd/crictl"}, {})
 PAUSE = GoBuild("pause", {}, {"pause": "."}, {})
-BUILDS = (KIND, PAUSE, COREDNS, KUBERNETES)
+BUILDS = (KIND, PAUSE, COREDNS, CRICTL, KUBERNETES)
 
 
 def compile_programs(build: GoBuild, into: Path, *, cache: Path) -> None:

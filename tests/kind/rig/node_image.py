@@ -51,6 +51,7 @@ class Ingredients:
     kubernetes: Path
     coredns: Path
     pause: Path
+    crictl: Path
     kind_module: Path
 
 
@@ -148,6 +149,7 @@ def _node_files(made_of: Ingredients, pause_image: str) -> Iterator[Entry]:
     yield Entry("usr/bin/kubernetes", file=made_of.kubernetes / "kubernetes")
     yield from (Entry(f"usr/bin/{name}", link="kubernetes") for name in ("kubelet", "kubectl"))
     yield Entry("usr/bin/kubeadm", file=made_of.kubernetes / "kubeadm")
+    yield Entry("usr/local/bin/crictl", file=made_of.crictl / "crictl")
     yield Entry("kind/version", text=f"v{KUBERNETES_VERSION}", mode=0o644)
     for name in ("default-cni.yaml", "default-storage.yaml"):
         text = (_FILES / name).read_text(encoding="utf-8").replace("TOOLS_IMAGE", TOOLS_IMAGE)

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from labkit.settings import load_settings
+from labkit.stack.download import check_space
 from labkit.stack.progress import Progress, silent
 from tests.kind.rig import golang, packages
 from tests.kind.rig.cache import Cache, digest
@@ -17,6 +18,8 @@ __all__ = ["BASE_IMAGE", "Parts", "build_parts"]
 
 # Debian and its Python: give this to a Dockerfile that begins with `ARG BASE` and `FROM $BASE`.
 BASE_IMAGE = "localhost/labkit-rig/python:3.11"
+# Modules and compiled packages 10 GB, roots and archives 2 GB.
+_ROOM_MB = 12_000
 _HERE = Path(__file__).parent
 
 
@@ -37,11 +40,15 @@ def build_parts(progress: Progress = silent) -> Parts:
     Build what is missing and say where all of it lies; about 20 minutes of two cores the first time.
 
     Raises:
+        NoSpace: the disk cannot hold what is to be built.
         LabkitError: a package or module could not be had, or a tool failed.
     """
     settings = load_settings()
     labkit_cache = settings.cache_dir
     cache = Cache(labkit_cache / "test-tools" / "kind-rig")
+
+    if not any(cache.root.glob("node-image-*")):
+        check_space("the parts of the rig and what they are compiled from", cache.root, _ROOM_MB)
 
     engine_key = digest(" ".join(packages.ENGINE_PACKAGES))
     fetch = partial(packages.fetch_engine, cache=labkit_cache)
@@ -63,7 +70,13 @@ def build_parts(progress: Progress = silent) -> Parts:
     node_root, python_root = root(packages.NODE_ROOT), root(packages.PYTHON_ROOT)
     module = golang.module_folder("sigs.k8s.io/kind", golang.KIND_VERSION, cache=labkit_cache)
     made_of = Ingredients(
-        engine, node_root, programs["kubernetes"], programs["coredns"], programs["pause"], kind_module=module
+        engine=engine,
+        root_tar=node_root,
+        kubernetes=programs["kubernetes"],
+        coredns=programs["coredns"],
+        pause=programs["pause"],
+        crictl=programs["crictl"],
+        kind_module=module,
     )
     keys = [build.key for build in golang.BUILDS]
     recipe = [_HERE / "node_image.py", _HERE / "images.py", _HERE / "node"]
