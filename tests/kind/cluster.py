@@ -75,7 +75,10 @@ class Cluster:
 def cluster(engine: Engine, name: str, *, workers: int = 0) -> Iterator[Cluster]:
     """A cluster with one control plane and *workers* further nodes, while the block runs."""
     configuration = _CONFIGURATION + "".join(f"  - role: {role}\n" for role in ["control-plane", *["worker"] * workers])
+    delete = ["kind", "delete", "cluster", "--name", name]
     create = ["kind", "create", "cluster", "--name", name, "--image", engine.environment["RIG_NODE_IMAGE"]]
+    # A run that was killed leaves its cluster on an engine that stays up.
+    engine.run(*delete, timeout_s=PATIENCE_S)
     try:
         engine.run(*create, "--config", "-", "--wait", "300s", timeout_s=_CREATE_TIMEOUT_S, input_text=configuration)
         up = Cluster(engine, name)
@@ -86,4 +89,4 @@ def cluster(engine: Engine, name: str, *, workers: int = 0) -> Iterator[Cluster]
         up.wait("deployment/coredns", "condition=Available", "kube-system")
         yield up
     finally:
-        engine.run("kind", "delete", "cluster", "--name", name, timeout_s=PATIENCE_S)
+        engine.run(*delete, timeout_s=PATIENCE_S)
