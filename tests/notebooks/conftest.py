@@ -9,11 +9,11 @@ from labkit.course import editions
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """
-    A test with the argument `source` runs for every notebook, one with `sample` for the first of them.
+    A test with `source` runs for every notebook, one with `sample` for the first of them, with `further` for the others.
 
     Every run of a live notebook takes minutes.  What holds for all because the machinery is the same is shown on one.
     """
     sources = editions.sources()
-    for name, paths in (("source", sources), ("sample", sources[:1])):
+    for name, paths in (("source", sources), ("sample", sources[:1]), ("further", sources[1:])):
         if name in metafunc.fixturenames:
             metafunc.parametrize(name, paths, ids=[path.stem for path in paths])

@@ -88,9 +88,9 @@ def assert_solved(result: RunResult, lab: Lab, checks: int) -> None:
     assert lab.alive()
 
 
-def test_the_solved_edition_passes_strictly(source: Path, lab: Lab, tmp_path: Path) -> None:
+def test_the_solved_edition_passes_strictly(further: Path, lab: Lab, tmp_path: Path) -> None:
     """What a batch runs: the solved edition in strict mode."""
-    path = edition_path(source, Edition.SOLVED)
+    path = edition_path(further, Edition.SOLVED)
 
     assert_solved(run(path, lab, tmp_path / "out"), lab, path.read_text().count('"check"'))
 
