@@ -9,7 +9,7 @@ from labkit.course import editions
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """
-    A test with `source` runs for every notebook, one with `sample` for the first of them, with `further` for the others.
+    A test with `source` runs for every notebook, with `sample` for the first of them, with `further` for the others.
 
     Every run of a live notebook takes minutes.  What holds for all because the machinery is the same is shown on one.
     """
