@@ -350,6 +350,28 @@ def test_a_shipper_notices_that_opensearch_was_emptied(opensearch: str, tmp_path
         fill(opensearch)
 
 
+def test_a_full_disk_refuses_lines_which_wait_in_their_file(opensearch: str, tmp_path: Path) -> None:
+    """OpenSearch blocks its indices at 95 % of a disk: the reason is told, nothing counts as kept, nothing is lost."""
+    ships, log = shipper(tmp_path, opensearch), tmp_path / "full-disk.log"
+    log.write_text("before\n")
+    ships.ship()
+    # What OpenSearch itself does to an index when the disk passes its flood stage, and takes back when there is room.
+    block: dict[str, Any] = {"index.blocks.read_only_allow_delete": True}
+    request("PUT", f"{opensearch}/{INDEX}/_settings", json=block)
+    try:
+        with log.open("a") as file:
+            file.write("while it is full\n")
+        for _ in range(2):
+            with pytest.raises(RequestFailed, match=r"1 of 1 lines were not kept: .*disk usage exceeded flood-stage"):
+                ships.ship()
+        assert messages(opensearch, "full-disk") == ["before"]
+    finally:
+        request("PUT", f"{opensearch}/{INDEX}/_settings", json=dict.fromkeys(block))
+
+    assert ships.ship() == 1
+    assert sorted(messages(opensearch, "full-disk")) == ["before", "while it is full"]
+
+
 def _ship_until_refused(ships: Shipper, acknowledged: list[int]) -> None:
     """Until nothing is left or OpenSearch takes no more; how many lines each time."""
     with suppress(RequestFailed):
