@@ -43,7 +43,7 @@ def test_the_shop_s_own_objectives_load() -> None:
     """The file that the lab puts in force."""
     spec = load_specs(files_root() / "infra" / "slo" / "shop.yaml")
 
-    assert spec.slo("checkout-availability").objective == Fraction(999, 1000)
+    assert spec.slo("visit-availability").objective == Fraction(999, 1000)
     assert len({slo.name for slo in spec.slos}) == len(spec.slos) >= 3
 
 
