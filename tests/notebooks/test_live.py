@@ -19,6 +19,7 @@ from labkit.course.results import RunResult
 from labkit.course.runner import RunOptions, run_notebooks
 from labkit.lab import stop_owned_by
 from labkit.stack.progress import silent
+from tests.full.prometheus3 import PINNED, compiled
 
 if TYPE_CHECKING:
     from labkit.lab import Lab
@@ -120,16 +121,23 @@ def test_a_stub_that_is_left_ends_a_strict_run(sample: Path, lab: Lab, tmp_path:
 
 
 @pytest.mark.full
-def test_untouched_and_then_solved_with_jaeger_and_opensearch(source: Path, lab: Lab, tmp_path: Path) -> None:
-    """In one kernel, on the other profile, which it starts: nothing attempted, then all correct; nothing is left."""
+def test_untouched_and_then_solved_on_what_users_download(source: Path, lab: Lab, tmp_path: Path) -> None:
+    """In one kernel, with Jaeger, OpenSearch and Prometheus 3: nothing attempted, then all correct; nothing is left."""
     profile = {"profile": "jaeger-opensearch"}
     path = in_one_kernel(source, Edition.LEARNER, tmp_path, profile)
-    result = run(path, lab, tmp_path / "out", profile, strict=False, env=env_beside(lab, tmp_path))
-    notebook = result.notebooks[0]
-    half = path.read_text().count('"check"') // 2
+    notebook = _nb.read(path)
+    begun = next(n for n, cell in enumerate(notebook.cells) if "setup" in _nb.tags(cell))
+    notebook.cells.insert(begun + 1, _nb.new_code(f'assert lab.prometheus.version() == "{PINNED}"'))
+    path.write_text(_nb.dumps(notebook.cells, notebook.metadata))
+    (newer := tmp_path / "bin").mkdir()
+    (newer / "prometheus").symlink_to(compiled("prometheus"))
+    env = env_beside(lab, tmp_path) | {"PATH": f"{newer}:{os.environ['PATH']}"}
 
-    assert (notebook.error, result.exit_code) == (None, 0)
-    assert [check.outcome for check in notebook.checks] == ["not_attempted"] * half + ["correct"] * half
+    result = run(path, lab, tmp_path / "out", profile, strict=False, env=env)
+    checks, half = result.notebooks[0].checks, path.read_text().count('"check"') // 2
+
+    assert (result.notebooks[0].error, result.exit_code) == (None, 0)
+    assert [check.outcome for check in checks] == ["not_attempted"] * half + ["correct"] * half
     assert processes_below(tmp_path / "own") == []
 
 
