@@ -23,6 +23,7 @@ __all__ = [
     "RC",
     "context",
     "label_ends",
+    "name_band",
     "new_axes",
     "shade",
     "threshold",
@@ -143,6 +144,35 @@ def shade(ax: Axes, start: datetime, end: datetime, *, colour: str = "orange") -
     """An interval as a band over the full height; one too short to see keeps a hairline."""
     ax.axvspan(start, end, facecolor=COLOURS[colour], alpha=0.22, linewidth=0, zorder=0.5)  # type: ignore[arg-type]
     ax.axvline(start, color=COLOURS[colour], alpha=0.7, linewidth=1, zorder=0.6)  # type: ignore[arg-type]
+    return ax
+
+
+def name_band(ax: Axes, text: str, at: datetime, height: float, *, share: bool = False, beside: float = 4) -> Axes:
+    """
+    Write *text* aslant above the instant *at*, so that neighbours do not run into one another.
+
+    Args:
+        ax: where.
+        text: what the band is.
+        at: where it begins.
+        height: on the vertical axis; as a fraction of its length with *share*.
+        share: how *height* is meant.
+        beside: distance to the right of the instant, in points.
+    """
+    ax.annotate(
+        text,
+        (at, height),
+        xycoords=("data", "axes fraction") if share else "data",
+        xytext=(beside, 2 if share else 0),
+        textcoords="offset points",
+        rotation=38,
+        rotation_mode="anchor",
+        ha="left",
+        va="bottom",
+        fontsize=8,
+        color=COLOURS["ink"],
+        annotation_clip=True if share else None,
+    )
     return ax
 
 

@@ -129,18 +129,7 @@ def _draw_incident(ax: Axes, incident: Mapping[str, Any]) -> None:
     percent = 100 * incident["budget_share"]
     cost = "none fails" if latency else f"{percent:.0f} %" if percent >= 1 else f"{percent:.1g} %"
     middle = start + (end - start) / 2 if end - start > timedelta(hours=12) else start
-    ax.annotate(
-        f"{incident['id'].replace('-', ' ')}: {cost}",
-        (middle, 1.2),
-        xytext=(4, 0),
-        textcoords="offset points",
-        rotation=38,
-        rotation_mode="anchor",
-        ha="left",
-        va="bottom",
-        fontsize=8,
-        color=style.COLOURS["ink"],
-    )
+    style.name_band(ax, f"{incident['id'].replace('-', ' ')}: {cost}", middle, 1.2)
 
 
 def _instant(value: datetime | str) -> datetime:

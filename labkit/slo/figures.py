@@ -149,20 +149,7 @@ def _thinned(values: pd.Series[float]) -> pd.Series[float]:
 def _shade(ax: Axes, incidents: pd.DataFrame) -> None:
     for name, text, start, end in _spans(incidents):
         style.shade(ax, start, end)
-        ax.annotate(
-            f"{name}{text}",
-            (start, 1.0),
-            xycoords=("data", "axes fraction"),
-            xytext=(2, 2),
-            textcoords="offset points",
-            rotation=38,
-            rotation_mode="anchor",
-            ha="left",
-            va="bottom",
-            fontsize=8,
-            color=style.COLOURS["ink"],
-            annotation_clip=True,
-        )
+        style.name_band(ax, f"{name}{text}", start, 1, share=True, beside=2)
 
 
 def _spans(incidents: pd.DataFrame) -> Iterable[tuple[str, str, datetime, datetime]]:

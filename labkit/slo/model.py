@@ -169,8 +169,38 @@ class LatencySli:
         return f"sum(increase({self.histogram}_{suffix}{matchers}[{_checked(window)}]))"
 
 
+class _OfSlices:
+    """An indicator that asks of each slice of time whether its query's value is good enough."""
+
+    __slots__ = ()
+    query: str
+    slice_s: int
+
+    def total_query(self, window: str) -> str:
+        """PromQL for the number of slices in *window* that have a value; NaN is none."""
+        return self._slices("count", "", window)
+
+    def good_query(self, window: str) -> str:
+        """PromQL for the number of slices in *window* that are good."""
+        return self._slices("sum", f" {self._good()}", window)
+
+    def error_ratio(self, window: str) -> str:
+        """PromQL for the share of bad slices among those in *window* that have a value, from 0 to 1."""
+        return f"1 - {self.good_query(window)} / {self.total_query(window)}"
+
+    def _good(self) -> str:
+        """The comparison that gives 1 for a good value and 0 for a bad one."""
+        raise NotImplementedError
+
+    def _slices(self, how: Literal["sum", "count"], comparison: str, window: str) -> str:
+        # `>= -Inf` lets every number pass and drops NaN, so that no value is neither good nor bad.
+        value = f"({self.query}) >= -Inf"
+        value = f"({value}){comparison}" if comparison else value
+        return f"{how}_over_time(({value})[{_checked(window)}:{self.slice_s}s])"
+
+
 @dataclass(frozen=True, slots=True)
-class ThroughputSli:
+class ThroughputSli(_OfSlices):
     """
     The share of slices of *slice_s* seconds in which *query* is at least *minimum_per_s*.
 
@@ -183,21 +213,12 @@ class ThroughputSli:
     name: str = ""
     description: str = ""
 
-    def total_query(self, window: str) -> str:
-        """PromQL for the number of slices in *window* that have a value; NaN is none."""
-        return _slices(f"({self.query}) >= -Inf", window, self.slice_s, how="count")
-
-    def good_query(self, window: str) -> str:
-        """PromQL for the number of slices in *window* in which the rate is at least the minimum."""
-        return _slices(f"(({self.query}) >= -Inf) >= bool {self.minimum_per_s!r}", window, self.slice_s, how="sum")
-
-    def error_ratio(self, window: str) -> str:
-        """PromQL for the share of bad slices among those in *window* that have a value, from 0 to 1."""
-        return f"1 - {self.good_query(window)} / {self.total_query(window)}"
+    def _good(self) -> str:
+        return f">= bool {self.minimum_per_s!r}"
 
 
 @dataclass(frozen=True, slots=True)
-class FreshnessSli:
+class FreshnessSli(_OfSlices):
     """
     The share of slices of *slice_s* seconds in which *query* is at most *maximum_s*.
 
@@ -210,17 +231,8 @@ class FreshnessSli:
     name: str = ""
     description: str = ""
 
-    def total_query(self, window: str) -> str:
-        """PromQL for the number of slices in *window* that have a value; NaN is none."""
-        return _slices(f"({self.query}) >= -Inf", window, self.slice_s, how="count")
-
-    def good_query(self, window: str) -> str:
-        """PromQL for the number of slices in *window* in which the age is at most the maximum."""
-        return _slices(f"(({self.query}) >= -Inf) <= bool {self.maximum_s!r}", window, self.slice_s, how="sum")
-
-    def error_ratio(self, window: str) -> str:
-        """PromQL for the share of bad slices among those in *window* that have a value, from 0 to 1."""
-        return f"1 - {self.good_query(window)} / {self.total_query(window)}"
+    def _good(self) -> str:
+        return f"<= bool {self.maximum_s!r}"
 
 
 Sli = EventSli | LatencySli | ThroughputSli | FreshnessSli
@@ -301,8 +313,3 @@ def _checked(window: str) -> str:
 
 def _filled(query: str, window: str) -> str:
     return query.replace(WINDOW, _checked(window))
-
-
-def _slices(query: str, window: str, slice_s: int, *, how: Literal["sum", "count"]) -> str:
-    # `>= -Inf` in the queries lets every number pass and drops NaN, so that no value is neither good nor bad.
-    return f"{how}_over_time(({query})[{_checked(window)}:{slice_s}s])"

