@@ -16,7 +16,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -280,17 +280,20 @@ class SloRoom:
         When Prometheus refuses the rules, or the block fails, everything is as it was before.
         """
         before = self._path.read_text(encoding="utf-8") if self._path.exists() else None
-        write_atomically(self._path, text, mode=0o600)
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._put_back, before)
+            write_atomically(self._path, text, mode=0o600)
             self._reload(taking_past=True)
             yield
-        except BaseException:
-            if before is None:
-                self._path.unlink()
-            else:
-                write_atomically(self._path, before, mode=0o600)
-            self._reload()
-            raise
+            undo.pop_all()
+        self._reload()
+
+    def _put_back(self, rules: str | None) -> None:
+        """Have these rules in force again, or none."""
+        if rules is None:
+            self._path.unlink(missing_ok=True)
+        else:
+            write_atomically(self._path, rules, mode=0o600)
         self._reload()
 
     def _reload(self, *, taking_past: bool = False) -> None:
