@@ -20,7 +20,7 @@ from labkit._time import utc_now
 from labkit._wait import wait_until
 from labkit.errors import NotRunning
 from labkit.lab_past import PastLabels
-from labkit.lab_start import first_ports, hooks, how_it_ended, same_lab, settings_of, shop_admin, wait_for_targets
+from labkit.lab_start import first_addresses, hooks, how_it_ended, same_lab, settings_of, shop_admin, wait_for_targets
 from labkit.settings import Settings, load_settings
 from labkit.shop.client import ShopAdmin
 from labkit.shop.history import load_labels
@@ -377,7 +377,7 @@ class Lab:
     def _apply_links(self) -> None:
         if self._state.link_ports:
             offset = self._state.port_offset
-            apply_links(self.url("toxiproxy"), first_ports(self._state.ports), listen_offset=offset)
+            apply_links(self.url("toxiproxy"), first_addresses(self._state.ports), listen_offset=offset)
 
     def _wait_until_ready(self, timeout_s: float) -> None:
         wait_until(

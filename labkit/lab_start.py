@@ -22,7 +22,7 @@ from labkit.stack.state import State
 
 __all__ = [
     "LOADED_RULES",
-    "first_ports",
+    "first_addresses",
     "hooks",
     "how_it_ended",
     "same_lab",
@@ -49,7 +49,7 @@ def hooks(settings: Settings, show: Progress) -> Hooks:
 
     def connect_links(layout: Layout) -> None:
         api = f"http://{layout.address('toxiproxy')}"
-        apply_links(api, first_ports(layout.ports), listen_offset=settings.port_offset)
+        apply_links(api, first_addresses(layout.ports), listen_offset=settings.port_offset)
 
     def begin(layout: Layout) -> None:
         _begin_observing(layout, settings, show)
@@ -82,9 +82,9 @@ def wait_for_targets(url: str) -> None:
     wait_until(waiting, "every target is up", timeout_s=_TARGETS_TIMEOUT_S, ready=lambda names: not names)
 
 
-def first_ports(ports: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
-    """The first port of every instance that has one."""
-    return {name: next(iter(roles.values())) for name, roles in ports.items() if roles}
+def first_addresses(ports: Mapping[str, Mapping[str, int]]) -> dict[str, str]:
+    """`host:port` of the first port of every instance that has one."""
+    return {name: f"127.0.0.1:{next(iter(roles.values()))}" for name, roles in ports.items() if roles}
 
 
 def shop_admin(run_dir: Path, ports: Mapping[str, Mapping[str, int]]) -> ShopAdmin:

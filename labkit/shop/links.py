@@ -50,10 +50,10 @@ def read_links(path: Path | None = None) -> list[Link]:
 
 def apply_links(
     api_url: str,
-    ports: Mapping[str, int],
+    upstreams: Mapping[str, str],
     *,
+    listen_host: str = "127.0.0.1",
     listen_offset: int = 0,
-    host: str = "127.0.0.1",
     links: list[Link] | None = None,
 ) -> list[str]:
     """
@@ -63,29 +63,28 @@ def apply_links(
 
     Args:
         api_url: of toxiproxy.
-        ports: component → port that it really listens on.
+        upstreams: instance → `host:port` where toxiproxy reaches it.
+        listen_host: address that links listen on; `0.0.0.0` is every one.
         listen_offset: added to the declared port that each link listens on.
-        host: where links listen and components are.
         links: those of `infra/shop/links.yaml` if None.
 
     Returns:
         The names of the links that were made or changed; empty when nothing had to be done.
 
     Raises:
-        ConfigInvalid: a link leads to a component that *ports* does not have.
+        ConfigInvalid: a link leads to an instance that *upstreams* does not have.
         RequestFailed: toxiproxy does not answer or refuses, for example because a port is taken.
     """
     links = read_links() if links is None else links
-    missing = sorted({link.upstream for link in links} - set(ports))
+    missing = sorted({link.upstream for link in links} - set(upstreams))
     if missing:
-        raise ConfigInvalid(
-            "The links of the shop", problems=[f"`{m}` has no port; known: {', '.join(sorted(ports))}" for m in missing]
-        )
+        known = ", ".join(sorted(upstreams))
+        raise ConfigInvalid("The links of the shop", problems=[f"`{m}` has no port; known: {known}" for m in missing])
     wanted = {
         link.name: {
             "name": link.name,
-            "listen": f"{host}:{link.listen + listen_offset}",
-            "upstream": f"{host}:{ports[link.upstream]}",
+            "listen": f"{listen_host}:{link.listen + listen_offset}",
+            "upstream": upstreams[link.upstream],
             "enabled": True,
         }
         for link in links
@@ -117,4 +116,8 @@ def remove_toxics(api_url: str) -> int:
 
 
 def _same(present: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> bool:
-    return present is not None and all(present[key] == wanted[key] for key in ("listen", "upstream", "enabled"))
+    if present is None:
+        return False
+    # However every address of a machine was written, toxiproxy calls it [::].
+    listen = str(present["listen"]).replace("[::]:", "0.0.0.0:")
+    return {**present, "listen": listen}.items() >= wanted.items()

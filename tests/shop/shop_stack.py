@@ -72,6 +72,11 @@ class ShopStack:
         """The address of toxiproxy's API."""
         return f"http://127.0.0.1:{self.ports['toxiproxy']}"
 
+    @property
+    def upstreams(self) -> dict[str, str]:
+        """Name → `host:port` of everything that has a port."""
+        return {name: f"127.0.0.1:{port}" for name, port in self.ports.items()}
+
     def url(self, replica: str) -> str:
         """The traffic address of a replica, not through toxiproxy."""
         return f"http://127.0.0.1:{self.ports[replica]}"
@@ -99,7 +104,7 @@ class ShopStack:
             self._programs["toxiproxy"],
         )
         self._wait_for_proxy()
-        apply_links(self.toxiproxy, self.ports, links=self.links)
+        apply_links(self.toxiproxy, self.upstreams, links=self.links)
         for replica in REPLICAS:
             self.start_replica(replica)
         self.mend()
@@ -249,7 +254,7 @@ class ShopStack:
                 self.start_redis()
             elif name in REPLICAS:
                 self.start_replica(name)
-        apply_links(self.toxiproxy, self.ports, links=self.links)
+        apply_links(self.toxiproxy, self.upstreams, links=self.links)
         self.wait_ready()
         self.admin().reset()
         wait_until(self.all_available, "every replica gets calls", timeout_s=15, every_s=0.05)

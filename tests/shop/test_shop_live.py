@@ -322,7 +322,7 @@ def test_old_orders_are_removed(shop: ShopStack):
 
 def test_links_are_made_once_and_toxics_removed(shop: ShopStack):
     """Applying the links again changes nothing; toxics, shut links and strangers are removed."""
-    assert apply_links(shop.toxiproxy, shop.ports, links=shop.links) == []
+    assert apply_links(shop.toxiproxy, shop.upstreams, links=shop.links) == []
     api = shop.toxiproxy
     requests.post(f"{api}/proxies/redis/toxics", json={"type": "latency", "attributes": {"latency": 900}}, timeout=5)
     requests.post(f"{api}/proxies/mariadb", json={"enabled": False}, timeout=5)
@@ -330,7 +330,7 @@ def test_links_are_made_once_and_toxics_removed(shop: ShopStack):
     proxies = requests.get(f"{api}/proxies", timeout=5).json()
     assert (proxies["redis"]["toxics"], proxies["mariadb"]["enabled"]) == ([], True)
     requests.post(f"{api}/proxies/orders", json={"upstream": "127.0.0.1:1"}, timeout=5)
-    assert apply_links(api, shop.ports, links=shop.links) == ["orders"]
+    assert apply_links(api, shop.upstreams, links=shop.links) == ["orders"]
 
 
 def test_the_load_keeps_its_rate(shop: ShopStack, tmp_path: Path):

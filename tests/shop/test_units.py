@@ -313,9 +313,9 @@ def test_the_admin_client_names_what_it_does_not_know():
 
 def test_links_without_a_port_are_named_before_anything_is_asked():
     """Every upstream that has no port is listed."""
-    ports = {link.upstream: 1 for link in read_links() if link.name not in {"redis", "cart"}}
+    upstreams = {link.upstream: "127.0.0.1:1" for link in read_links() if link.name not in {"redis", "cart"}}
     with pytest.raises(ConfigInvalid) as caught:
-        apply_links("http://127.0.0.1:1", ports)
+        apply_links("http://127.0.0.1:1", upstreams)
     assert len(caught.value.problems) == 2
 
 
