@@ -12,12 +12,20 @@ was expected, what was seen and what to do; every error carries its data as attr
      │   ├─ NoSpace               (also OSError)
      │   ├─ DownloadFailed        (also OSError)
      │   ├─ ChecksumMismatch      (also ValueError)
-     │   └─ ConfigInvalid         (also ValueError)
+     │   ├─ ConfigInvalid         (also ValueError)
+     │   ├─ NotConfirmed          (also PermissionError)
+     │   └─ RightsMissing         (also PermissionError)
      ├─ NotReady                  (also TimeoutError)
+     │   └─ NamespaceStuck
      ├─ NotRunning                (also LookupError)
      ├─ ComponentDied             (also RuntimeError)
+     ├─ WillNotStart              (also RuntimeError)
      ├─ CommandFailed             (also RuntimeError)
      ├─ RequestFailed             (also ConnectionError)
+     ├─ ClusterGone               (also ConnectionError)
+     ├─ ClusterRefused            (also RuntimeError)
+     │   └─ FieldConflict
+     ├─ NotOurs                   (also PermissionError)
      ├─ UnknownName               (also LookupError)
      ├─ InvalidValue              (also ValueError)
      ├─ QueryError
@@ -29,7 +37,7 @@ was expected, what was seen and what to do; every error carries its data as attr
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -37,25 +45,33 @@ from typing import Any
 
 __all__ = [
     "ChecksumMismatch",
+    "ClusterGone",
+    "ClusterRefused",
     "CommandFailed",
     "ComponentDied",
     "ConfigInvalid",
     "ConfigProblem",
     "DownloadFailed",
     "ExerciseFailed",
+    "FieldConflict",
     "InvalidValue",
     "LabkitError",
+    "NamespaceStuck",
     "NoData",
     "NoSpace",
+    "NotConfirmed",
+    "NotOurs",
     "NotReady",
     "NotRunning",
     "PortInUse",
     "QueryError",
     "QueryRejected",
     "RequestFailed",
+    "RightsMissing",
     "SetupError",
     "ToolMissing",
     "UnknownName",
+    "WillNotStart",
 ]
 
 
@@ -268,6 +284,98 @@ class ExerciseFailed(LabkitError, AssertionError):
     def __init__(self, exercise: str, *, outcome: str, because: str) -> None:
         self.exercise, self.outcome, self.because = exercise, outcome, because
         super().__init__(f"{exercise}: {outcome}. {because}")
+
+
+class NotConfirmed(SetupError, PermissionError):
+    """A cluster may be somebody's real one, and nobody said that it may be used; nothing was done."""
+
+    def __init__(self, context: str, *, reason: str, how: str) -> None:
+        self.context, self.reason, self.how = context, reason, how
+        super().__init__(f"Context {context!r} was not used, and nothing was made: {reason}. {how}")
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class RightsMissing(SetupError, PermissionError):
+    """The cluster does not let this user do what a lab needs; all that is missing is listed, nothing was made."""
+
+    def __init__(self, context: str, *, namespace: str, missing: Sequence[str], how: str) -> None:
+        self.context, self.namespace, self.missing, self.how = context, namespace, list(missing), how
+        count = "1 right is" if len(missing) == 1 else f"{len(missing)} rights are"
+        listed = "".join(f"\n  - {line}" for line in missing)
+        super().__init__(
+            f"A lab in namespace {namespace} needs more than context {context!r} may do; nothing was made, "
+            f"{count} missing:{listed}\n{how}"
+        )
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class ClusterGone(LabkitError, ConnectionError):
+    """The API server of a cluster does not answer; `since` is when it last did (UTC), None if it never did."""
+
+    def __init__(self, server: str, *, context: str, reason: str, since: datetime | None, how: str) -> None:
+        self.server, self.context, self.reason, self.since, self.how = server, context, reason, since, how
+        last = f"last answer at {since:%H:%M:%S} UTC" if since else "it has not answered yet"
+        super().__init__(f"The API server {server} of context {context!r} does not answer: {reason} ({last}). {how}")
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class ClusterRefused(LabkitError, RuntimeError):
+    """The API server refused a call; `said` is the server's message, `status` its HTTP code."""
+
+    def __init__(self, what: str, *, status: int, said: str, reason: str = "", how: str = "") -> None:
+        self.what, self.status, self.said, self.reason, self.how = what, status, said, reason, how
+        ended = said if said.endswith((".", "!", "?")) else f"{said}."
+        super().__init__(f"The cluster refused {what} (HTTP {status}): {ended}" + (f" {how}" if how else ""))
+
+
+class FieldConflict(ClusterRefused):
+    """Another manager owns fields that are to be applied; `owners` maps each field to its manager."""
+
+    def __init__(self, what: str, *, owners: Mapping[str, str], said: str) -> None:
+        self.owners = dict(owners)
+        listed = "; ".join(f"{field} belongs to {owner}" for field, owner in owners.items())
+        super().__init__(
+            what,
+            status=409,
+            said=listed or said,
+            reason="Conflict",
+            how="It was not changed. Undo what that manager did, or delete the object; then run the command again.",
+        )
+
+
+class NotOurs(LabkitError, PermissionError):
+    """A thing on the cluster was not made by this lab, so it is neither changed nor deleted."""
+
+    def __init__(self, what: str, *, seen: str, how: str) -> None:
+        self.what, self.seen, self.how = what, seen, how
+        super().__init__(f"{what} is left alone: {seen}. {how}")
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class NamespaceStuck(NotReady):
+    """A namespace was told to go and does not; `blockers` names what holds it."""
+
+    def __init__(self, namespace: str, *, waited_s: float, blockers: Sequence[str], how: str) -> None:
+        self.namespace, self.blockers = namespace, list(blockers)
+        seen = "".join(f"\n  - {line}" for line in blockers) or " Terminating, and the cluster does not say why"
+        super().__init__(f"namespace {namespace} deleted", waited_s=waited_s, last_seen=seen, how=f"\n{how}")
+
+
+class WillNotStart(LabkitError, RuntimeError):
+    """A component on the cluster waits for something that will not come by waiting."""
+
+    def __init__(self, component: str, *, cause: str, log_tail: str = "", how: str = "") -> None:
+        self.component, self.cause, self.log_tail, self.how = component, cause, log_tail, how
+        tail = f"\nIts last lines:\n{log_tail}" if log_tail else ""
+        super().__init__(f"{component} will not start by waiting: {cause}.{tail}" + (f"\n{how}" if how else ""))
 
 
 def point_at(text: str, position: int | None) -> str:
