@@ -6,7 +6,8 @@ token.  A notification is acknowledged when it is on disk, so Alertmanager sends
 
 | variable | is |
 |---|---|
-| `WEBHOOK_PORT` | port, on 127.0.0.1 |
+| `WEBHOOK_PORT` | port |
+| `WEBHOOK_HOST` | address to listen on; 127.0.0.1 if not given |
 | `WEBHOOK_TOKEN_FILE` | file with the token |
 | `WEBHOOK_FILE` | file that keeps the notifications, one JSON object per line |
 """
@@ -87,8 +88,8 @@ class Notifications:
         beside.replace(self._path)
 
 
-def serve(kept: Notifications, token: str, port: int) -> ThreadingHTTPServer:
-    """A server for *kept* on 127.0.0.1:*port* (0: any free one); call its `serve_forever`."""
+def serve(kept: Notifications, token: str, port: int, host: str = "127.0.0.1") -> ThreadingHTTPServer:
+    """A server for *kept* on *host*:*port* (0: any free one); call its `serve_forever`."""
 
     class Handler(BaseHTTPRequestHandler):
         timeout = 10
@@ -152,7 +153,7 @@ def serve(kept: Notifications, token: str, port: int) -> ThreadingHTTPServer:
         def log_message(self, *_: object) -> None:
             """Nothing: what arrives is in the file."""
 
-    return ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    return ThreadingHTTPServer((host, port), Handler)
 
 
 class Received:
@@ -227,7 +228,8 @@ def main(environ: Mapping[str, str] | None = None) -> None:
     if missing:
         raise ConfigInvalid("The environment of the webhook", problems=missing, how="docs/alerts.md lists them.")
     token = Path(environ["WEBHOOK_TOKEN_FILE"]).read_text(encoding="utf-8").strip()
-    serve(Notifications(Path(environ["WEBHOOK_FILE"])), token, int(environ["WEBHOOK_PORT"])).serve_forever()
+    port, host = int(environ["WEBHOOK_PORT"]), environ.get("WEBHOOK_HOST") or "127.0.0.1"
+    serve(Notifications(Path(environ["WEBHOOK_FILE"])), token, port, host).serve_forever()
 
 
 if __name__ == "__main__":

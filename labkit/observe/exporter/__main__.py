@@ -5,7 +5,8 @@ Configured by its environment:
 
 | variable | is |
 |---|---|
-| `EXPORTER_PORT` | port of /metrics and /healthz, on 127.0.0.1 |
+| `EXPORTER_PORT` | port of /metrics and /healthz |
+| `EXPORTER_HOST` | address to listen on; 127.0.0.1 if not given |
 | `EXPORTER_MARIADB_URL` | mysql://user@host:port/database |
 | `EXPORTER_MARIADB_PASSWORD_FILE` | file with the password |
 | `EXPORTER_REDIS_URL` | redis://host:port/db |
@@ -40,8 +41,8 @@ _VARIABLES = (
 )
 
 
-def serve(registry: CollectorRegistry, port: int) -> ThreadingHTTPServer:
-    """A server for *registry* on 127.0.0.1:*port* (0: any free one); call its `serve_forever`."""
+def serve(registry: CollectorRegistry, port: int, host: str = "127.0.0.1") -> ThreadingHTTPServer:
+    """A server for *registry* on *host*:*port* (0: any free one); call its `serve_forever`."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -64,7 +65,7 @@ def serve(registry: CollectorRegistry, port: int) -> ThreadingHTTPServer:
         def log_message(self, *_: object) -> None:
             """Scrapes are no news."""
 
-    return ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    return ThreadingHTTPServer((host, port), Handler)
 
 
 def _mariadb(url: str, password_file: str) -> MariaDb:
@@ -110,7 +111,7 @@ def main(environ: Mapping[str, str] | None = None) -> None:
     ProcessCollector(registry=registry)
     for poller in pollers:
         poller.start()
-    serve(registry, port).serve_forever()
+    serve(registry, port, environ.get("EXPORTER_HOST") or "127.0.0.1").serve_forever()
 
 
 if __name__ == "__main__":
