@@ -16,7 +16,7 @@ was expected, what was seen and what to do; every error carries its data as attr
      │   ├─ NotConfirmed          (also PermissionError)
      │   └─ RightsMissing         (also PermissionError)
      ├─ NotReady                  (also TimeoutError)
-     │   └─ NamespaceStuck
+     │   └─ NamespaceStuck        (also TimeoutError)
      ├─ NotRunning                (also LookupError)
      ├─ ComponentDied             (also RuntimeError)
      ├─ WillNotStart              (also RuntimeError)
@@ -24,7 +24,7 @@ was expected, what was seen and what to do; every error carries its data as attr
      ├─ RequestFailed             (also ConnectionError)
      ├─ ClusterGone               (also ConnectionError)
      ├─ ClusterRefused            (also RuntimeError)
-     │   └─ FieldConflict
+     │   └─ FieldConflict         (also RuntimeError)
      ├─ NotOurs                   (also PermissionError)
      ├─ UnknownName               (also LookupError)
      ├─ InvalidValue              (also ValueError)
@@ -326,10 +326,12 @@ class ClusterGone(LabkitError, ConnectionError):
 
 
 class ClusterRefused(LabkitError, RuntimeError):
-    """The API server refused a call; `said` is the server's message, `status` its HTTP code."""
+    """The API server refused a call; `answer` is the Status object that it sent, empty if there was none."""
 
-    def __init__(self, what: str, *, status: int, said: str, reason: str = "", how: str = "") -> None:
-        self.what, self.status, self.said, self.reason, self.how = what, status, said, reason, how
+    def __init__(
+        self, what: str, *, status: int, said: str, answer: Mapping[str, Any] | None = None, how: str = ""
+    ) -> None:
+        self.what, self.status, self.said, self.answer, self.how = what, status, said, dict(answer or {}), how
         ended = said if said.endswith((".", "!", "?")) else f"{said}."
         super().__init__(f"The cluster refused {what} (HTTP {status}): {ended}" + (f" {how}" if how else ""))
 
@@ -344,7 +346,6 @@ class FieldConflict(ClusterRefused):
             what,
             status=409,
             said=listed or said,
-            reason="Conflict",
             how="It was not changed. Undo what that manager did, or delete the object; then run the command again.",
         )
 
@@ -365,8 +366,8 @@ class NamespaceStuck(NotReady):
 
     def __init__(self, namespace: str, *, waited_s: float, blockers: Sequence[str], how: str) -> None:
         self.namespace, self.blockers = namespace, list(blockers)
-        seen = "".join(f"\n  - {line}" for line in blockers) or " Terminating, and the cluster does not say why"
-        super().__init__(f"namespace {namespace} deleted", waited_s=waited_s, last_seen=seen, how=f"\n{how}")
+        seen = "".join(f"\n  - {line}" for line in blockers) or "Terminating, and the cluster does not say why"
+        super().__init__(f"namespace {namespace} deleted", waited_s=waited_s, last_seen=seen, how=how)
 
 
 class WillNotStart(LabkitError, RuntimeError):

@@ -27,6 +27,18 @@ EXAMPLES: list[errors.LabkitError] = [
     errors.RequestFailed("GET", "http://x/", status=503, reason="busy"),
     errors.QueryRejected("rate(x[5m]", position=5, server_message="unclosed left parenthesis"),
     errors.NoData("up", start=NOW, end=NOW, nearest="The nearest value is a."),
+    errors.NotConfirmed("shop-prod", reason="its name looks like production", how="Add `--yes-this-cluster`."),
+    errors.RightsMissing("shop", namespace="lab", missing=["create pods", "get pods/log"], how="Ask for this Role."),
+    errors.ClusterGone("https://x:6443", context="shop", reason="connection refused", since=NOW, how="Start it."),
+    errors.ClusterGone("https://x:6443", context="shop", reason="no answer in time", since=None, how="Start it."),
+    errors.ClusterRefused(
+        "Deployment web", status=403, said="exceeded quota", answer={"code": 403}, how="Ask for more."
+    ),
+    errors.FieldConflict("Deployment web", owners={".spec.replicas": "kubectl"}, said="conflict"),
+    errors.NotOurs("Namespace shop", seen="labkit did not make it", how="Choose another name."),
+    errors.NamespaceStuck("lab", waited_s=60, blockers=["ConfigMap a has the finalizer x/y"], how="Remove it."),
+    errors.NamespaceStuck("lab", waited_s=60, blockers=[], how="Remove it."),
+    errors.WillNotStart("web", cause="exit code 1 for the 4th time", log_tail="no recipe", how="See the log."),
     errors.ExerciseFailed("00-1", outcome="not yet", because="You divided by the objective."),
 ]
 
