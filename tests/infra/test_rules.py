@@ -43,7 +43,7 @@ def test_the_programs_accept_both_editions(edition: Edition, program: Callable[[
     """Neither promtool nor amtool finds anything wrong in the configuration of the lab and of production."""
     write_edition(edition, tmp_path)
 
-    assert "SUCCESS: 3 rule files found" in said(
+    assert "SUCCESS: 4 rule files found" in said(
         program("promtool"), "check", "config", tmp_path / "prometheus/prometheus.yml"
     )
     assert "SUCCESS" in said(program("amtool"), "check-config", tmp_path / "alertmanager/alertmanager.yml")
@@ -113,10 +113,22 @@ def test_no_timing_stands_outside_the_table() -> None:
 
 
 def test_every_rule_file_reaches_prometheus() -> None:
-    """A file of rules that the component does not list would not be rendered, and would be silent."""
+    """A file of rules that the component does not list would be silent; what only a cluster knows is put there only."""
     listed = {name for name in load_catalogue()["prometheus"].files if name.startswith("prometheus/rules/")}
+    files = {f"prometheus/rules/{path.name}" for path in (INFRA / "prometheus/rules").glob("*.yml")}
 
-    assert listed == {f"prometheus/rules/{path.name}" for path in (INFRA / "prometheus/rules").glob("*.yml")}
+    assert files - listed == {"prometheus/rules/kubernetes.yml"}
+    assert listed <= files
+
+
+def test_a_cluster_has_the_same_jobs() -> None:
+    """Rules and dashboards ask for jobs by name: where pods are found there are all of them, and kube-state-metrics."""
+    here, cluster = (
+        {job["job_name"] for job in yaml.safe_load((INFRA / "prometheus" / name).read_text())["scrape_configs"]}
+        for name in ("prometheus.yml", "scrape-kubernetes.yml")
+    )
+
+    assert cluster == here | {"kube-state-metrics"}
 
 
 @pytest.mark.parametrize(
