@@ -20,15 +20,15 @@ from labkit._time import utc_now
 from labkit._wait import wait_until
 from labkit.errors import NotRunning
 from labkit.lab_past import PastLabels
-from labkit.lab_start import first_addresses, hooks, how_it_ended, same_lab, settings_of, shop_admin, wait_for_targets
+from labkit.lab_start import hooks, how_it_ended, same_lab, settings_of, shop_admin, wait_for_targets
 from labkit.settings import Settings, load_settings
 from labkit.shop.client import ShopAdmin
 from labkit.shop.history import load_labels
 from labkit.shop.links import apply_links
 from labkit.stack.doctor import Report, examine
-from labkit.stack.local import LocalRuntime
 from labkit.stack.progress import Event, Progress, printer, silent, step
-from labkit.stack.state import ProcessId, State, lab_processes, renew_lease, resume_all
+from labkit.stack.runtimes import runtime_of
+from labkit.stack.state import ProcessId, State, renew_lease
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +61,8 @@ def up(
     Start the lab, or join the one that runs in the same run directory.
 
     Args:
-        lab: where it runs: `"local"`; a `Lab` is given back as it is, so that a cell may run twice.
+        lab: where it runs: `"local"`, `"kind"` or the name of a kubectl context; a `Lab` is given back as it is, so
+            that a cell may run twice.
         profile: which components: `"core"`.
         seed: of the thirty days of history.
         run_dir: where the lab keeps its files; two labs need two.
@@ -84,8 +85,8 @@ def up(
     given = {"lab": lab, "profile": profile, "seed": seed, "run_dir": run_dir, "port_offset": port_offset}
     settings = load_settings(given)
     show = progress or printer()
-    runtime = LocalRuntime(settings)
-    state, started = runtime.up(owner=os.getpid() if owner == -1 else owner, hooks=hooks(settings, show), progress=show)
+    runtime = runtime_of(settings)
+    state, started = runtime.up(owner=os.getpid() if owner == -1 else owner, hooks=hooks(runtime, show), progress=show)
     same_lab(state, settings)
     found = Lab(settings_of(state, settings), state, started=started)
     _announce(found, show)
@@ -113,7 +114,7 @@ def connect(*, run_dir: Path | None = None) -> Lab:
         NotRunning: there is none; says when and why the last one ended.
     """
     settings = load_settings({"run_dir": run_dir})
-    state = LocalRuntime(settings).state()
+    state = runtime_of(settings).state()
     if state is None or state.phase != "up":
         seen = "it is still starting" if state else how_it_ended(settings.run_dir)
         raise NotRunning(
@@ -133,7 +134,7 @@ def stop_owned_by(pid: int) -> list[str]:
     Returns:
         What was stopped, in words; empty if there was nothing to stop.
     """
-    runtime = LocalRuntime(load_settings())
+    runtime = runtime_of(load_settings())
     state = State.load(runtime.run_dir)
     if state is None or state.owner is None or state.owner.pid != pid or state.owner.alive():
         return []
@@ -151,7 +152,7 @@ class Lab:
         self.profile = state.profile
         self.owned = started
         self._state = state
-        self._runtime = LocalRuntime(settings)
+        self._runtime = runtime_of(settings)
 
     @property
     def prometheus(self) -> Prometheus:
@@ -290,10 +291,7 @@ class Lab:
         """
         self._use()
         with step(progress or printer(), "reset the lab to its healthy baseline"):
-            resume_all(lab_processes(self._state.lab_id))
-            for name, info in self._runtime.supervisor.processes().items():
-                if info.state not in ("RUNNING", "STARTING"):
-                    self._runtime.supervisor.start_process(name)
+            self._runtime.revive(self._state)
             self._apply_links()
             # A fault may be why something is not ready: first take away those of every replica that answers.
             with suppress(NotRunning):
@@ -368,7 +366,7 @@ class Lab:
         from labkit.lab_slo import SloRoom  # noqa: PLC0415
 
         alertmanager = self.url("alertmanager") if self.has("alertmanager") else None
-        return SloRoom(self.url("prometheus"), self.run_dir, self.seed, self.now, alertmanager)
+        return SloRoom(self._runtime.prometheus_config(self.url("prometheus")), self.seed, self.now, alertmanager)
 
     @cached_property
     def _shop(self) -> ShopAdmin:
@@ -376,8 +374,12 @@ class Lab:
 
     def _apply_links(self) -> None:
         if self._state.link_ports:
-            offset = self._state.port_offset
-            apply_links(self.url("toxiproxy"), first_addresses(self._state.ports), listen_offset=offset)
+            apply_links(
+                self.url("toxiproxy"),
+                self._state.upstreams,
+                listen_host="0.0.0.0" if self._state.cluster else "127.0.0.1",  # noqa: S104  (inside a pod)
+                listen_offset=0 if self._state.cluster else self._state.port_offset,
+            )
 
     def _wait_until_ready(self, timeout_s: float) -> None:
         wait_until(

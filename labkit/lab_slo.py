@@ -20,17 +20,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import yaml
-
-from labkit._http import request
-from labkit.errors import ConfigInvalid, RequestFailed
-from labkit.lab_start import LOADED_RULES
+from labkit.errors import ConfigInvalid
 from labkit.settings import files_root
 from labkit.shop.history import History, load_labels
 from labkit.slo.model import Policy, Slo
 from labkit.stack.download import write_atomically
+from labkit.stack.prometheus_config import PrometheusConfig
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,10 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Loaded", "SloRoom", "shop_specification"]
 
-_RELOAD_TIMEOUT_S = 30
 _HOW_PAST = "The rules were taken out again; what was written of the past so far stays, and a new `load` completes it."
-_HOW_UP = "Is the lab up? `labkit status` says it."
-_LOG_TAIL = 8000
 
 
 def shop_specification() -> Path:
@@ -78,8 +72,7 @@ class SloRoom:
     The objectives of one lab.
 
     Args:
-        prometheus_url: as in `http://127.0.0.1:9090`.
-        run_dir: of the lab.
+        config: what the lab's Prometheus reads.
         seed: of its past.
         now: the lab's clock.
         alertmanager_url: where alerts of rules that are gone are ended; None if the lab has no Alertmanager.
@@ -87,13 +80,12 @@ class SloRoom:
 
     def __init__(
         self,
-        prometheus_url: str,
-        run_dir: Path,
+        config: PrometheusConfig,
         seed: int,
         now: Callable[[], datetime],
         alertmanager_url: str | None = None,
     ) -> None:
-        self._url, self._run_dir, self._seed, self._now = prometheus_url, run_dir, seed, now
+        self._config, self._seed, self._now = config, seed, now
         self._alertmanager_url = alertmanager_url
         self._slos: tuple[Slo, ...] | None = None
         self._policies: Mapping[str, Policy] = {}
@@ -103,7 +95,7 @@ class SloRoom:
         """The lab's Prometheus as a source of counts."""
         from labkit.slo.source import PrometheusSource  # noqa: PLC0415  (pandas takes half a second)
 
-        return PrometheusSource(self._url)
+        return PrometheusSource(self._config.url)
 
     @property
     def slos(self) -> tuple[Slo, ...]:
@@ -115,7 +107,7 @@ class SloRoom:
     @property
     def loaded(self) -> bool:
         """Whether rules of objectives are in force, whoever loaded them."""
-        return self._path.exists()
+        return self._config.rules is not None
 
     def load(
         self, specs: Path | str | Sequence[Slo] | None = None, *, policies: Mapping[str, Policy] | None = None
@@ -159,10 +151,9 @@ class SloRoom:
         Their alerts end.  What was recorded stays in Prometheus: it is the past.
         """
         self._slos = None
-        if not self._path.exists():
+        if not self.loaded:
             return False
-        self._path.unlink()
-        self._reload()
+        self._config.put(None)
         self.end_alerts()
         return True
 
@@ -214,12 +205,8 @@ class SloRoom:
         return report(wanted, self.source, self._now(), policies=policies, windows_s=windows_s)
 
     @property
-    def _path(self) -> Path:
-        return self._run_dir / "etc" / LOADED_RULES
-
-    @property
     def _data(self) -> Path:
-        return self._run_dir / "data" / f"seed-{self._seed}"
+        return self._config.run_dir / "data" / f"seed-{self._seed}"
 
     @property
     def _definitions_path(self) -> Path:
@@ -250,12 +237,12 @@ class SloRoom:
         from labkit.lab_past import missing  # noqa: PLC0415
         from labkit.slo.recorded import series  # noqa: PLC0415
 
-        return missing(self._url, series(self.counts(slo), slo, policies))
+        return missing(self._config.url, series(self.counts(slo), slo, policies))
 
     def _write(self, frames: Sequence[pd.DataFrame]) -> int:
         from labkit.lab_past import write  # noqa: PLC0415
 
-        return write(self._url, frames, how=_HOW_PAST)
+        return write(self._config.url, frames, how=_HOW_PAST)
 
     def end_alerts(self, *, keep: Collection[str] = ()) -> None:
         """
@@ -279,49 +266,18 @@ class SloRoom:
 
         When Prometheus refuses the rules, or the block fails, everything is as it was before.
         """
-        before = self._path.read_text(encoding="utf-8") if self._path.exists() else None
+        before = self._config.rules
         with ExitStack() as undo:
-            undo.callback(self._put_back, before)
-            write_atomically(self._path, text, mode=0o600)
-            self._reload(taking_past=True)
+            undo.callback(self._config.put, before)
+            self._config.put(text, late_days=self._days_of_past())
             yield
             undo.pop_all()
-        self._reload()
+        self._config.put(text)
 
-    def _put_back(self, rules: str | None) -> None:
-        """Have these rules in force again, or none."""
-        if rules is None:
-            self._path.unlink(missing_ok=True)
-        else:
-            write_atomically(self._path, rules, mode=0o600)
-        self._reload()
-
-    def _reload(self, *, taking_past: bool = False) -> None:
-        """Have Prometheus read its configuration again, with or without room for samples of the past."""
-        folder = self._run_dir / "etc" / "prometheus"
-        text = (folder / "full.yml").read_text(encoding="utf-8")
-        write_atomically(folder / "prometheus.yml", self._taking_past(text) if taking_past else text, mode=0o600)
-        log = self._run_dir / "log" / "prometheus.log"
-        seen = log.stat().st_size if log.exists() else 0
-        try:
-            request("POST", f"{self._url}/-/reload", timeout_s=_RELOAD_TIMEOUT_S, how=_HOW_UP)
-        except RequestFailed as error:
-            if error.status is None:
-                raise
-            raise ConfigInvalid(
-                "The rules for Prometheus",
-                problems=_complaints(log, seen) or [error.reason],
-                how="Everything is as it was. Mend the specification where the message points.",
-            ) from error
-
-    def _taking_past(self, text: str) -> str:
+    def _days_of_past(self) -> int:
         # Samples of a series without any are refused when they are over an hour older than the newest of the server,
         # unless a window for late ones is open. It is open only while the past is written.
-        past = self._past()
-        days = (self._now() - past.start) // timedelta(days=1) + 2
-        config: dict[str, Any] = yaml.safe_load(text)
-        config["storage"] = {"tsdb": {"out_of_order_time_window": f"{days}d"}}
-        return yaml.safe_dump(config, sort_keys=False)
+        return (self._now() - self._past().start) // timedelta(days=1) + 2
 
 
 def _read(specs: Path | str | Sequence[Slo] | None) -> tuple[tuple[Slo, ...], Mapping[str, Policy]]:
@@ -339,15 +295,3 @@ def _definition(slo: Slo) -> str:
     queries = slo.sli.total_query("1h"), slo.sli.error_ratio("1h")
     meaning = repr((slo.objective, slo.window, slo.budgeting, queries))
     return hashlib.sha256(meaning.encode()).hexdigest()[:12]
-
-
-def _complaints(log: Path, seen: int) -> list[str]:
-    """What Prometheus has logged about rules since its log had *seen* bytes."""
-    if not log.exists():
-        return []
-    with log.open("rb") as file:
-        file.seek(max(seen, log.stat().st_size - _LOG_TAIL))
-        lines = file.read().decode("utf-8", errors="replace").splitlines()
-    return [
-        line.partition("err=")[2].strip('"') for line in lines if "err=" in line and LOADED_RULES.split("/")[-1] in line
-    ]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from labkit._http import get_json, request
+from labkit._http import get_json
 from labkit._time import format_duration, utc_now
 from labkit._wait import wait_until
 from labkit.errors import ConfigInvalid
@@ -15,14 +15,12 @@ from labkit.settings import Settings, load_settings
 from labkit.shop.client import ShopAdmin
 from labkit.shop.history import ensure_history
 from labkit.shop.links import apply_links
-from labkit.stack.local import Hooks
 from labkit.stack.plan import Layout
 from labkit.stack.progress import Progress, step
+from labkit.stack.runtime import Hooks, Runtime
 from labkit.stack.state import State
 
 __all__ = [
-    "LOADED_RULES",
-    "first_addresses",
     "hooks",
     "how_it_ended",
     "same_lab",
@@ -31,45 +29,33 @@ __all__ = [
     "wait_for_targets",
 ]
 
-LOADED_RULES = "prometheus/rules/slo.yml"
-"""Below `etc`: rules that were loaded into a running lab; the next start is without them."""
-
 _TARGETS_TIMEOUT_S = 20
-_RELOAD_TIMEOUT_S = 10
 
 
-def hooks(settings: Settings, show: Progress) -> Hooks:
+def hooks(runtime: Runtime, show: Progress) -> Hooks:
     """What belongs to a start beside the programs: the past, the links between services, the first scrapes."""
+    seed = runtime.settings.seed
 
     def seed_history(layout: Layout) -> None:
         with step(show, "write thirty days of history into Prometheus") as now:
             url = f"http://{layout.address('prometheus')}"
-            reports = ensure_history(url, seed=settings.seed, labels_path=layout.data("history.json"))
+            reports = ensure_history(url, seed=seed, labels_path=layout.data("history.json"))
             now.detail = f"{sum(r.samples for r in reports):,} samples"
 
     def connect_links(layout: Layout) -> None:
         api = f"http://{layout.address('toxiproxy')}"
-        apply_links(api, first_addresses(layout.ports), listen_offset=settings.port_offset)
+        apply_links(api, layout.upstreams(), listen_host=layout.link_host, listen_offset=layout.link_offset)
 
     def begin(layout: Layout) -> None:
-        _begin_observing(layout, settings, show)
+        """Fill the seconds since the history was written, give Prometheus its jobs, wait until all targets answer."""
+        url = f"http://{layout.address('prometheus')}"
+        with step(show, "let Prometheus observe the lab") as now:
+            ensure_history(url, seed=seed)
+            runtime.prometheus_config(url).put(None)
+            wait_for_targets(url)
+            now.detail = "every target is up"
 
     return Hooks(after={"prometheus": seed_history, "toxiproxy": connect_links}, finish=begin)
-
-
-def _begin_observing(layout: Layout, settings: Settings, show: Progress) -> None:
-    """Fill the seconds since the history was written, give Prometheus its jobs, wait until all targets answer."""
-    url = f"http://{layout.address('prometheus')}"
-    with step(show, "let Prometheus observe the lab") as now:
-        ensure_history(url, seed=settings.seed)
-        (layout.etc / LOADED_RULES).unlink(missing_ok=True)
-        folder = layout.etc / "prometheus"
-        (folder / "prometheus.yml").write_text((folder / "full.yml").read_text(encoding="utf-8"), encoding="utf-8")
-        how = "`labkit logs prometheus` names the mistake in its configuration."
-        request("POST", f"{url}/-/reload", timeout_s=_RELOAD_TIMEOUT_S, how=how)
-
-        wait_for_targets(url)
-        now.detail = "every target is up"
 
 
 def wait_for_targets(url: str) -> None:
@@ -80,11 +66,6 @@ def wait_for_targets(url: str) -> None:
         return [t["labels"]["instance"] for t in targets if t["health"] != "up"] if targets else ["any target"]
 
     wait_until(waiting, "every target is up", timeout_s=_TARGETS_TIMEOUT_S, ready=lambda names: not names)
-
-
-def first_addresses(ports: Mapping[str, Mapping[str, int]]) -> dict[str, str]:
-    """`host:port` of the first port of every instance that has one."""
-    return {name: f"127.0.0.1:{next(iter(roles.values()))}" for name, roles in ports.items() if roles}
 
 
 def shop_admin(run_dir: Path, ports: Mapping[str, Mapping[str, int]]) -> ShopAdmin:
@@ -101,7 +82,7 @@ def shop_admin(run_dir: Path, ports: Mapping[str, Mapping[str, int]]) -> ShopAdm
 
 def settings_of(state: State, settings: Settings) -> Settings:
     """The settings with what the running lab was started with."""
-    given = {"run_dir": settings.run_dir, "cache_dir": settings.cache_dir, "lab": settings.lab}
+    given = {"run_dir": settings.run_dir, "cache_dir": settings.cache_dir}
     return load_settings({**given, **state.choices})
 
 

@@ -24,7 +24,8 @@ __all__ = ["SETTINGS", "Setting", "Settings", "files_root", "load_settings"]
 
 PACES = ("quick", "full")
 PROFILES = ("core", "jaeger-opensearch")
-LABS = ("local",)
+LABS = ("local", "kind")
+OVERLAYS = ("small", "ci")
 NODES = (1, 3)
 
 
@@ -56,6 +57,12 @@ class Settings:
     lab: str
     profile: str
     opensearch_nodes: int
+    overlay: str
+    node_image: str
+    base_image: str
+    shop_image: str
+    image_registry: str
+    trust_context: str
     pace: str
     seed: int
     strict: bool
@@ -99,6 +106,17 @@ def _one_of(*allowed: str) -> Callable[[str], str]:
     return parse
 
 
+def _place(text: str) -> str:
+    """`local`, `kind` or the name of a context; what is nearly one of the first two is not taken for a context."""
+    if text in LABS:
+        return text
+    close = difflib.get_close_matches(text.lower(), LABS, n=1, cutoff=0.75)
+    if not text.strip() or close:
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"expected local, kind or the name of a kubectl context, got {text!r}{hint}")
+    return text
+
+
 def _home(variable: str, fallback: str) -> Path:
     return Path(os.environ.get(variable) or Path.home() / fallback)
 
@@ -135,7 +153,12 @@ SETTINGS: tuple[Setting, ...] = (
         lambda: "",
         "asked before github.com for releases: an address, or a folder (an offline bundle) with the same paths",
     ),
-    Setting("lab", _one_of(*LABS), lambda: "local", "where the stack runs: " + ", ".join(LABS)),
+    Setting(
+        "lab",
+        _place,
+        lambda: "local",
+        "where the stack runs: local (processes here), kind (a cluster in Docker), or the name of a kubectl context",
+    ),
     Setting("profile", _one_of(*PROFILES), lambda: "core", "which components run: " + ", ".join(PROFILES)),
     Setting(
         "opensearch_nodes",
@@ -143,6 +166,21 @@ SETTINGS: tuple[Setting, ...] = (
         lambda: 1,
         "nodes of OpenSearch in profile jaeger-opensearch: 1, or 3, which survive the loss of one",
     ),
+    Setting(
+        "overlay",
+        _one_of(*OVERLAYS),
+        lambda: "small",
+        "how large the lab is on a cluster: small (a laptop with 6 GB to spare), ci (images that tests build)",
+    ),
+    Setting("node_image", str, lambda: "", "image of kind's nodes, if not the one that this kind was made for"),
+    Setting(
+        "base_image", str, lambda: "", "image with Python 3.11 on which that of the shop is built, if not Docker Hub's"
+    ),
+    Setting(
+        "shop_image", str, lambda: "", "image of the shop for a cluster that is not kind's, pushed where it can pull"
+    ),
+    Setting("image_registry", str, lambda: "", "registry asked for public images instead of their own, as a mirror"),
+    Setting("trust_context", str, lambda: "", "exact name of the kubectl context that may be used without being asked"),
     Setting(
         "pace", _one_of(*PACES), lambda: "quick", "quick: every path, small samples; full: enough to support the claims"
     ),
@@ -211,7 +249,7 @@ _PRIVATE_VARIABLES = frozenset({"LABKIT_LAB_ID"})
 
 
 def _is_choice(name: str) -> bool:
-    return name in {"lab", "profile", "pace", "opensearch_nodes"}
+    return name in {"lab", "profile", "overlay", "pace", "opensearch_nodes"}
 
 
 def _unknown(where: str, name: str, known: list[str]) -> str:

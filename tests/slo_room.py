@@ -11,7 +11,9 @@ from labkit._time import utc_now
 from labkit.lab_slo import SloRoom
 from labkit.lab_start import hooks
 from labkit.settings import load_settings
+from labkit.stack.local import LocalRuntime
 from labkit.stack.progress import silent
+from labkit.stack.prometheus_config import PrometheusConfig
 from tests.prometheus_process import NO_JOBS, PrometheusProcess
 
 
@@ -20,10 +22,9 @@ class RoomProcess:
 
     def __init__(self, prometheus: Path, folder: Path) -> None:
         self.server = PrometheusProcess(prometheus, folder / "etc" / "prometheus")
-        self.room = SloRoom(self.server.url, folder, 7, utc_now)
-        self._begin = hooks(load_settings({"seed": 7, "run_dir": folder}), silent)
+        self.room = SloRoom(PrometheusConfig(self.server.url, folder), 7, utc_now)
+        self._begin = hooks(LocalRuntime(load_settings({"seed": 7, "run_dir": folder})), silent)
         self._layout: Any = SimpleNamespace(
-            etc=folder / "etc",
             address=lambda _: f"127.0.0.1:{self.server.port}",
             data=lambda name: folder / "data" / "seed-7" / name,
         )

@@ -16,12 +16,12 @@ import pytest
 from labkit._http import get_json, request
 from labkit._wait import wait_until
 from labkit.errors import ConfigInvalid, NoData, QueryRejected, UnknownName
-from labkit.lab_start import LOADED_RULES
 from labkit.slo import rules
 from labkit.slo.counts import sums
 from labkit.slo.model import EventSli, Rolling, Slo
 from labkit.slo.recorded import series
 from labkit.stack.progress import silent
+from labkit.stack.prometheus_config import LOADED_RULES
 from tests.slo_room import check_restart
 
 if TYPE_CHECKING:

@@ -14,12 +14,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from labkit._wait import wait_until
 from labkit.errors import NotRunning
 from labkit.settings import SETTINGS, Settings, files_root, load_settings
 from labkit.stack.doctor import examine
-from labkit.stack.local import ComponentStatus, LocalRuntime
 from labkit.stack.progress import printer
+from labkit.stack.runtime import ComponentStatus
+from labkit.stack.runtimes import runtime_of
 
 __all__ = ["register"]
 
@@ -67,7 +67,7 @@ def up(
 
 def down(run_dir: RunDir = None) -> None:
     """Stop the lab.  Data and logs stay; the next `labkit up` continues from them."""
-    stopped = LocalRuntime(_settings(run_dir)).down(progress=printer())
+    stopped = runtime_of(_settings(run_dir)).down(progress=printer())
     if not stopped:
         typer.echo(" ✓ no lab is up")
 
@@ -75,7 +75,7 @@ def down(run_dir: RunDir = None) -> None:
 def status(run_dir: RunDir = None, as_json: AsJson = False) -> None:
     """Show what is running: state, address, memory.  The exit code is 0 if everything is ready, 1 if not."""
     settings = _settings(run_dir)
-    rows = LocalRuntime(settings).status()
+    rows = runtime_of(settings).status()
     if as_json:
         typer.echo(json.dumps([asdict(row) for row in rows], indent=1))
     elif rows:
@@ -109,15 +109,15 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on showing what is added, until Ctrl-C.")] = False,
 ) -> None:
     """Show the last lines that a component wrote."""
-    runtime = LocalRuntime(_settings(run_dir))
-    path = runtime.log_path(name)
-    if not path.exists():
-        known = sorted(p.stem for p in path.parent.glob("*.log")) if path.parent.exists() else []
-        seen = f"there are logs of: {', '.join(known)}" if known else "no lab has run there yet"
-        raise NotRunning(f"`{name}` has no log in {path.parent}", seen=seen, how="Run `labkit status` for the names.")
-    typer.echo("\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]))
+    runtime = runtime_of(_settings(run_dir))
+    try:
+        typer.echo("\n".join(runtime.log_lines(name, lines)))
+    except LookupError as error:
+        what, how = f"`{name}` has no log in {runtime.run_dir}", "Run `labkit status` for the names."
+        raise NotRunning(what, seen=str(error), how=how) from error
     if follow:
-        _follow(path)
+        for text in runtime.follow_log(name):
+            typer.echo(text, nl=False)
 
 
 def open_ui(
@@ -189,11 +189,3 @@ def _show_settings(settings: Settings) -> None:
         value = getattr(settings, setting.name)
         table.add_row(setting.name, str(value), settings.origins[setting.name], setting.env, setting.doc)
     Console().print(table)
-
-
-def _follow(path: Path) -> None:
-    with path.open(encoding="utf-8", errors="replace") as file:
-        file.seek(0, os.SEEK_END)
-        while True:
-            text = wait_until(file.read, "more lines", timeout_s=float("inf"), every_s=0.3)
-            typer.echo(text, nl=False)

@@ -11,25 +11,28 @@ and when nobody has used it for its time to live.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import asdict
 from math import inf
 from pathlib import Path
 
 import psutil
 from filelock import FileLock
 
-from labkit.stack.state import State, kill_all, lab_age_s, lab_processes, resume_all
+from labkit.stack.state import ClusterRef, State, kill_all, lab_age_s, lab_processes, resume_all
 
-__all__ = ["end_lab", "main", "verdict"]
+__all__ = ["end_lab", "end_leftover", "main", "verdict"]
 
 _EVERY_S = 0.5
 _SUPERVISOR_GRACE_S = 10
 _ORPHAN_GRACE_S = 3
 _LOCK_TIMEOUT_S = 150
+_LEFTOVER = "leftover.json"
 
 
 def verdict(state: State, *, orphaned_s: float | None, unused_s: float) -> str | None:
@@ -63,8 +66,10 @@ def end_lab(state: State, reason: str) -> list[str]:
     """
     Stop everything that belongs to a lab and record why.  Safe to repeat.
 
+    What a cluster does not let go now is noted, and tried again by the next start or stop.
+
     Returns:
-        Command names of processes that could not be ended; an empty list is the rule.
+        Command names of processes that could not be ended, and what is left on a cluster; an empty list is the rule.
     """
     if state.supervisor is not None and state.supervisor.alive():
         from labkit.stack.supervisor import Supervisor  # noqa: PLC0415  (the guard itself stays small)
@@ -73,9 +78,46 @@ def end_lab(state: State, reason: str) -> list[str]:
         # It stops its children by SIGTERM first, which lets databases close their files.
         Supervisor(Path(state.run_dir)).shutdown(timeout_s=_SUPERVISOR_GRACE_S)
         kill_all([psutil.Process(state.supervisor.pid)] if state.supervisor.alive() else [], grace_s=_ORPHAN_GRACE_S)
-    left = kill_all(lab_processes(state.lab_id), grace_s=_ORPHAN_GRACE_S)
-    state.end(reason)
-    return [process.name() for process in left]
+    left = [process.name() for process in kill_all(lab_processes(state.lab_id), grace_s=_ORPHAN_GRACE_S)]
+    if state.cluster is not None:
+        left += _remove(Path(state.run_dir), state.cluster, state.lab_id)
+    state.end(reason + "".join(f"; left behind: {what}" for what in left))
+    return left
+
+
+def end_leftover(run_dir: Path) -> bool:
+    """
+    Remove what an earlier ending could not remove from a cluster; returns whether there was anything.
+
+    Raises:
+        NotReady: it is still there; says what, and what the cluster says.
+    """
+    path = run_dir / _LEFTOVER
+    if not path.exists():
+        return False
+    note = json.loads(path.read_text(encoding="utf-8"))
+    left = _remove(run_dir, ClusterRef(**note["cluster"]), note["lab_id"])
+    if left:
+        from labkit.errors import NotReady  # noqa: PLC0415  (the guard itself stays small)
+
+        how = f"When it is gone for good, delete {path}."
+        raise NotReady("the earlier lab is gone from its cluster", waited_s=0, last_seen=", ".join(left), how=how)
+    return True
+
+
+def _remove(run_dir: Path, cluster: ClusterRef, lab_id: str) -> list[str]:
+    """Take a lab off its cluster, or note that this is still to be done; returns what is left, in words."""
+    from labkit.errors import LabkitError  # noqa: PLC0415  (the guard itself stays small)
+    from labkit.stack.cluster_end import remove_lab  # noqa: PLC0415
+
+    path = run_dir / _LEFTOVER
+    try:
+        remove_lab(cluster, lab_id)
+    except LabkitError as error:
+        path.write_text(json.dumps({"cluster": asdict(cluster), "lab_id": lab_id}, indent=1), encoding="utf-8")
+        return [f"namespace {cluster.namespace} on {cluster.context}: {error}"]
+    path.unlink(missing_ok=True)
+    return []
 
 
 def main(argv: list[str]) -> int:

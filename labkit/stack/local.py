@@ -1,76 +1,38 @@
-"""
-The lab as supervised processes on this machine: one run directory, one supervisor, one guard.
-
-`up` is safe at any moment: it joins a lab that runs, clears away what a killed one left, and takes down what
-it started if it cannot finish.
-"""
+"""The lab as supervised processes on this machine."""
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
-import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
-from filelock import FileLock, Timeout
 
 from labkit._http import is_up
 from labkit._proc import stop_running, tail
 from labkit._wait import wait_until
-from labkit.errors import ComponentDied, LabkitError, NotReady
-from labkit.settings import Settings
+from labkit.errors import ComponentDied, NotReady
 from labkit.stack.acquire import acquire_all
 from labkit.stack.catalogue import Component, profile_components
 from labkit.stack.download import check_space
-from labkit.stack.guard import end_lab
 from labkit.stack.plan import Instance, Layout
 from labkit.stack.ports import check_ports
 from labkit.stack.prepare import prepare
-from labkit.stack.progress import Event, Progress, silent, step
-from labkit.stack.state import ProcessId, State, kill_all, lab_processes, renew_lease
-from labkit.stack.supervisor import ProcessInfo, Supervisor
+from labkit.stack.progress import Event, Progress, step
+from labkit.stack.prometheus_config import PrometheusConfig
+from labkit.stack.runtime import ComponentStatus, Hooks, Runtime
+from labkit.stack.state import ProcessId, State, lab_processes, resume_all
+from labkit.stack.supervisor import ProcessInfo
 
-__all__ = ["ComponentStatus", "Hooks", "LocalRuntime"]
+__all__ = ["LocalRuntime"]
 
-_LOCK_TIMEOUT_S = 120
 _POLL_S = 0.1
 _RUN_DIR_MB = 300
 _DEAD = {"BACKOFF", "EXITED", "FATAL", "UNKNOWN"}
-
-
-@dataclass(frozen=True, slots=True)
-class Hooks:
-    """
-    What the caller adds to a start; each gets the layout and may raise.
-
-    after: called when the instance of that name is ready, before anything that needs it starts.
-    finish: called when everything is ready.
-    """
-
-    after: Mapping[str, Callable[[Layout], None]] = field(default_factory=dict)
-    finish: Callable[[Layout], None] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ComponentStatus:
-    """One row of `status`: memory in MB (resident), uptime in seconds; None where it does not run."""
-
-    name: str
-    title: str
-    state: str
-    ready: bool
-    port: int | None
-    pid: int | None
-    memory_mb: float | None
-    uptime_s: float | None
-    version: str
-    note: str = ""
 
 
 class _CancelledError(Exception):
@@ -80,67 +42,8 @@ class _CancelledError(Exception):
         super().__init__("given up, because another step failed")
 
 
-class LocalRuntime:
-    """
-    The lab of one run directory.
-
-    Args:
-        settings: where it is, on which ports, with which profile.
-        catalogue: folder of the components; that of the installation if None.
-    """
-
-    def __init__(self, settings: Settings, *, catalogue: Path | None = None) -> None:
-        self.settings = settings
-        self.catalogue = catalogue
-        self.run_dir = settings.run_dir
-        self.supervisor = Supervisor(settings.run_dir)
-
-    def state(self) -> State | None:
-        """The lab that runs here, or None."""
-        state = State.load(self.run_dir)
-        return state if state is not None and state.alive() else None
-
-    def up(self, *, owner: int | None, hooks: Hooks, progress: Progress = silent) -> tuple[State, bool]:
-        """
-        Start the lab, or join the one that runs.
-
-        Args:
-            owner: id of the process whose death ends the lab; None for a lab that outlives its starter.
-            hooks: what else belongs to a start.
-            progress: hears of each step.
-
-        Returns:
-            The lab's state, and whether this call started it.
-
-        Raises:
-            SetupError: something is missing, a port is taken, the disk is full, a file is wrong.
-            ComponentDied, NotReady: a component did not come up; everything was stopped again.
-        """
-        with self._locked(progress):
-            running = self.state()
-            if running is not None:
-                renew_lease(self.run_dir)
-                orphan = running.owner is not None and not running.owner.alive()
-                return (running.changed(owner=ProcessId.of(owner) if owner else None) if orphan else running), False
-            self._clear(progress)
-            return self._start(owner, hooks, progress), True
-
-    def down(self, reason: str = "it was told to stop", progress: Progress = silent) -> bool:
-        """Stop the lab; returns whether there was one.  Nothing happens, and nothing is wrong, if there was none."""
-        with self._locked(progress):
-            state = State.load(self.run_dir)
-            if state is None:
-                return False
-            with step(progress, "stop the lab"):
-                left = end_lab(state, reason)
-            if left:
-                raise NotReady(
-                    "every process of the lab has ended",
-                    waited_s=15,
-                    last_seen=", ".join(left),
-                    how="End them by hand.",
-                )
-            return True
+class LocalRuntime(Runtime):
+    """The lab of one run directory, as processes."""
 
     def status(self) -> list[ComponentStatus]:
         """A row per instance of the lab, and one per component that is missing; empty if no lab runs."""
@@ -181,36 +84,37 @@ class LocalRuntime:
         """The log file of one instance."""
         return self.run_dir / "log" / f"{name}.log"
 
-    @contextmanager
-    def _locked(self, progress: Progress) -> Iterator[None]:
-        """One start or stop at a time in a run directory."""
-        self.run_dir.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{self.run_dir}.lock")
-        try:
-            lock.acquire(timeout=0.2)
-        except Timeout:
-            progress(Event("note", "another start or stop of this lab is under way; waiting for it"))
-            try:
-                lock.acquire(timeout=_LOCK_TIMEOUT_S)
-            except Timeout as error:
-                how = f"If no labkit runs, delete {lock.lock_file}."
-                raise NotReady(
-                    "the run directory is free", waited_s=_LOCK_TIMEOUT_S, last_seen="locked", how=how
-                ) from error
-        try:
-            yield
-        finally:
-            lock.release()
+    def revive(self, state: State) -> None:
+        """Let run again what was stopped or suspended."""
+        resume_all(lab_processes(state.lab_id))
+        for name, info in self.supervisor.processes().items():
+            if info.state not in ("RUNNING", "STARTING"):
+                self.supervisor.start_process(name)
 
-    def _clear(self, progress: Progress) -> None:
-        """Stop what a lab left behind that was killed with its supervisor and guard."""
-        state = State.load(self.run_dir)
-        if state is None:
-            return
-        with step(progress, "clear away what an earlier lab left running"):
-            end_lab(state, "found dead by the next start")
+    def log_lines(self, name: str, lines: int) -> list[str]:
+        """The last *lines* lines that an instance wrote."""
+        path = self._known_log(name)
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
 
-    def _start(self, owner: int | None, hooks: Hooks, progress: Progress) -> State:
+    def follow_log(self, name: str) -> Iterator[str]:
+        """What an instance adds to its log from now on, without end."""
+        with self._known_log(name).open(encoding="utf-8", errors="replace") as file:
+            file.seek(0, os.SEEK_END)
+            while True:
+                yield wait_until(file.read, "more lines", timeout_s=float("inf"), every_s=0.3)
+
+    def prometheus_config(self, url: str) -> PrometheusConfig:
+        """What the lab's Prometheus, at *url*, reads."""
+        return PrometheusConfig(url, self.run_dir)
+
+    def _known_log(self, name: str) -> Path:
+        path = self.log_path(name)
+        if not path.exists():
+            known = sorted(p.stem for p in path.parent.glob("*.log")) if path.parent.exists() else []
+            raise LookupError(f"there are logs of: {', '.join(known)}" if known else "no lab has run there yet")
+        return path
+
+    def _plan(self, progress: Progress) -> tuple[Layout, Mapping[str, str]]:
         settings = self.settings
         components = profile_components(settings.profile, self.catalogue)
         check_space("The lab", self.run_dir, _RUN_DIR_MB)
@@ -218,54 +122,19 @@ class LocalRuntime:
         for name, error in missing.items():
             if components[name].required:
                 raise error
-            progress(
-                Event(
-                    "note",
-                    f"without {components[name].title}: {components[name].without}",
-                    detail=str(error).splitlines()[-1],
-                )
-            )
-        self.run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            what = f"without {components[name].title}: {components[name].without}"
+            progress(Event("note", what, detail=str(error).splitlines()[-1]))
         layout = Layout(components, programs, settings)
         check_ports(layout.all_ports(), offset=settings.port_offset)
-        layout.write_files()
-        state = self._first_state(layout, missing, owner)
-        state.save()
-        try:
-            state = state.changed(supervisor=ProcessId.of(self.supervisor.start(layout, state.lab_id)))
-            _Startup(self, layout, hooks, progress).run()
-            renew_lease(self.run_dir)
-            return state.changed(phase="up", owner=ProcessId.of(owner) if owner else None)
-        except BaseException as error:
-            # Also on Ctrl-C: whatever was started must not outlive a start that failed.
-            progress(Event("note", "the start did not succeed; stopping what was started"))
-            end_lab(State.load(self.run_dir) or state, f"its start failed: {type(error).__name__}")
-            kill_all(lab_processes(state.lab_id), grace_s=3)
-            raise
+        return layout, {name: str(error).splitlines()[0] for name, error in missing.items()}
 
-    def _first_state(self, layout: Layout, missing: Mapping[str, LabkitError], owner: int | None) -> State:
-        (self.run_dir / "ended.json").unlink(missing_ok=True)
-        starter = ProcessId.of(psutil.Process().pid)
-        return State(
-            lab_id=uuid.uuid4().hex,
-            run_dir=str(self.run_dir),
-            profile=self.settings.profile,
-            seed=self.settings.seed,
-            port_offset=self.settings.port_offset,
-            opensearch_nodes=self.settings.opensearch_nodes,
-            created=time.time(),
-            ttl_s=self.settings.ttl_s,
-            owner_grace_s=self.settings.owner_grace_s,
-            phase="starting",
-            owner=starter if owner is None else ProcessId.of(owner),
-            supervisor=None,
-            ports={name: dict(layout.ports[name]) for name in layout.instances},
-            link_ports=layout.link_ports if "toxiproxy" in layout.components else {},
-            programs={
-                n: {"path": str(p.path), "version": p.version, "source": p.source} for n, p in layout.programs.items()
-            },
-            missing={name: str(error).splitlines()[0] for name, error in missing.items()},
-        )
+    def _rejoin(self, running: State, progress: Progress) -> None:
+        """Nothing: supervisord sees to its processes."""
+
+    def _launch(self, state: State, layout: Layout, hooks: Hooks, progress: Progress) -> State:
+        state = state.changed(supervisor=ProcessId.of(self.supervisor.start(layout, state.lab_id)))
+        _Startup(self, layout, hooks, progress).run()
+        return state
 
     def _row(self, instance: Instance, info: ProcessInfo | None, layout: Layout) -> ComponentStatus:
         program = layout.programs.get(instance.component.name)

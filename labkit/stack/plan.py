@@ -6,7 +6,9 @@ Text in `infra/` may hold `@{…}` expressions.  They know:
 | name | is |
 |---|---|
 | `port.X` | a port of this component |
-| `address.NAME` | `127.0.0.1:port` of an instance's first port |
+| `address.NAME` | `host:port` of an instance's first port |
+| `at('NAME', 'X')` | the same for its port X |
+| `listen` | the address that components listen on |
 | `ports.NAME.X` | a port of another instance |
 | `link('NAME')` | the same, through toxiproxy where it is there |
 | `bin.NAME`, `share.NAME` | a program, and a folder of its data |
@@ -15,6 +17,7 @@ Text in `infra/` may hold `@{…}` expressions.  They know:
 | `secret.NAME` | a secret of this lab; only for files that stay in `etc` |
 | `infra`, `package`, `python` | where labkit's own files and interpreter are |
 | `instance`, `seed`, `user` | the replica's name, the lab's seed, the present user |
+| `rule_files` | the files of rules that Prometheus reads, as a pattern |
 | `timing.NAME` | the lab's column of infra/prometheus/timings.yaml |
 | `opensearch_nodes` | how many nodes OpenSearch has |
 | `present` | names of the components of this lab |
@@ -134,13 +137,27 @@ class Layout:
         return self.run / "data" / f"seed-{self.settings.seed}" / name
 
     def address(self, name: str) -> str:
-        """The first port of an instance, as `host:port`; an empty text for one without ports."""
+        """The first port of an instance as this machine reaches it, `host:port`; empty for one without ports."""
         ports = self.ports[name]
         return f"127.0.0.1:{next(iter(ports.values()))}" if ports else ""
 
     def link(self, name: str) -> str:
         """The address under which other components reach *name*: through toxiproxy if it is part of this lab."""
         return f"127.0.0.1:{self.link_ports[name]}" if "toxiproxy" in self.components else self.address(name)
+
+    @property
+    def link_host(self) -> str:
+        """The address that toxiproxy's links listen on."""
+        return "127.0.0.1"
+
+    @property
+    def link_offset(self) -> int:
+        """What is added to the declared ports of the links."""
+        return self.settings.port_offset
+
+    def upstreams(self) -> dict[str, str]:
+        """Where the components reach each instance that has a port, as `host:port`."""
+        return {name: self.address(name) for name in self.instances if self.ports[name]}
 
     def all_ports(self) -> dict[int, str]:
         """Every port that this lab will listen on, with the name of its instance."""
@@ -189,6 +206,8 @@ class Layout:
         return {
             "port": self.ports[instance],
             "address": {name: self.address(name) for name in self.ports},
+            "at": lambda name, role: f"127.0.0.1:{self.ports[name][role]}",
+            "listen": "127.0.0.1",
             "ports": self.ports,
             "link": self.link,
             "bin": {name: str(program.path) for name, program in self.programs.items()},
@@ -206,6 +225,7 @@ class Layout:
             "instance": instance,
             "seed": self.settings.seed,
             "user": getpass.getuser(),
+            "rule_files": f"{self.etc}/prometheus/rules/*.yml",
             "timing": load_timings("lab"),
             "opensearch_nodes": self.settings.opensearch_nodes,
             "present": list(self.components),

@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-__all__ = ["ProcessId", "State", "kill_all", "lab_age_s", "lab_processes", "renew_lease", "resume_all"]
+__all__ = ["ClusterRef", "ProcessId", "State", "kill_all", "lab_age_s", "lab_processes", "renew_lease", "resume_all"]
 
 _SCHEMA = 1
 _TAG = "LABKIT_LAB_ID"
@@ -47,10 +47,25 @@ class ProcessId:
 
 
 @dataclass(frozen=True, slots=True)
+class ClusterRef:
+    """
+    Where on Kubernetes a lab is: `kind` names the kind cluster that labkit made for labs, or is empty.
+
+    `kubeconfig` is a path, or empty for the user's own configuration.
+    """
+
+    kind: str
+    kubeconfig: str
+    context: str
+    namespace: str
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """
     One lab: who it is, what it is made of, and who it belongs to.
 
+    `upstreams` is where toxiproxy reaches each instance, as `host:port`; `cluster` is None for processes here.
     `owner` is the process whose death ends the lab, after `owner_grace_s` seconds; None for a lab that
     lives until `labkit down` or until nobody used it for `ttl_s` seconds.  `phase` is `starting` or `up`.
     """
@@ -71,12 +86,17 @@ class State:
     programs: dict[str, dict[str, str]]
     missing: dict[str, str] = field(default_factory=dict)
     opensearch_nodes: int = 1
+    lab: str = "local"
+    overlay: str = "small"
+    upstreams: dict[str, str] = field(default_factory=dict)
+    cluster: ClusterRef | None = None
     schema: int = _SCHEMA
 
     @property
     def choices(self) -> dict[str, Any]:
         """The settings that hold as long as the lab lives, whatever those of whoever joins it say."""
-        return {name: getattr(self, name) for name in ("seed", "profile", "port_offset", "opensearch_nodes")}
+        names = ("lab", "seed", "profile", "port_offset", "opensearch_nodes", *(("overlay",) if self.cluster else ()))
+        return {name: getattr(self, name) for name in names}
 
     def save(self) -> None:
         """Write `lab.json`, whole or not at all."""
@@ -102,6 +122,7 @@ class State:
             return None
         for key in ("owner", "supervisor"):
             data[key] = ProcessId(**data[key]) if data[key] else None
+        data["cluster"] = ClusterRef(**data["cluster"]) if data.get("cluster") else None
         return cls(**data)
 
     def alive(self) -> bool:

@@ -18,8 +18,9 @@ from labkit._http import is_up
 from labkit._wait import wait_until
 from labkit.errors import ComponentDied, NotReady, PortInUse
 from labkit.stack import guard
-from labkit.stack.local import Hooks, LocalRuntime
+from labkit.stack.local import LocalRuntime
 from labkit.stack.ports import port_is_free
+from labkit.stack.runtime import Hooks
 from labkit.stack.state import State, lab_processes
 from tests.stack.conftest import component, run_in_background
 
@@ -31,7 +32,8 @@ OWNER = """
     import os, sys, threading
     from pathlib import Path
     from labkit.settings import load_settings
-    from labkit.stack.local import Hooks, LocalRuntime
+    from labkit.stack.local import LocalRuntime
+    from labkit.stack.runtime import Hooks
     settings = load_settings({"run_dir": Path(sys.argv[1]), "port_offset": int(sys.argv[3])})
     runtime = LocalRuntime(settings, catalogue=Path(sys.argv[2]))
     def progress(event):
