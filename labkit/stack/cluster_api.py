@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 from labkit.errors import ClusterGone, ClusterRefused, ConfigInvalid
 
-__all__ = ["APPLY", "MERGE", "Api", "kubeconfig_path"]
+__all__ = ["APPLY", "GRACE_S", "MERGE", "Api", "kubeconfig_path"]
 
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
@@ -75,6 +75,7 @@ class Api:
         body: object = None,
         content_type: str = "application/json",
         timeout_s: float = _TIMEOUT_S,
+        warn: Callable[[str], None] | None = None,
     ) -> Any:
         """
         One exchange in JSON.
@@ -87,13 +88,14 @@ class Api:
             body: sent as JSON (which is YAML too, as an apply wants it).
             content_type: of the body.
             timeout_s: limit for each read of the answer, in seconds; connecting has 5.
+            warn: given each warning that comes with the answer.
 
         Raises:
             ClusterGone: no answer.
             ClusterRefused: an answer with a status of 400 and above.
         """
         answer = self.text(
-            method, path, what=what, query=query, body=body, content_type=content_type, timeout_s=timeout_s
+            method, path, what=what, query=query, body=body, content_type=content_type, timeout_s=timeout_s, warn=warn
         )
         return json.loads(answer) if answer else {}
 
@@ -107,6 +109,7 @@ class Api:
         body: object = None,
         content_type: str = "application/json",
         timeout_s: float = _TIMEOUT_S,
+        warn: Callable[[str], None] | None = None,
     ) -> str:
         """The same, with the answer as text; logs are no JSON."""
         from urllib3 import Timeout  # noqa: PLC0415
@@ -128,6 +131,10 @@ class Api:
         said = bytes(answer.data).decode("utf-8", "replace")
         if answer.status >= 400:
             raise _refused(what or f"{method} {path}", answer.status, said)
+        if warn is not None:
+            for header in answer.headers.getlist("Warning"):
+                # 299 - "text"
+                warn(header.partition('"')[2].rpartition('"')[0].replace('\\"', '"') or header)
         return said
 
     def patiently(
