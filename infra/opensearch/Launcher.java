@@ -21,15 +21,17 @@ import org.opensearch.painless.PainlessPlugin;
 import org.opensearch.transport.Netty4Plugin;
 
 /**
- * Starts one or more OpenSearch nodes in this process, on loopback only.
+ * Starts one or more OpenSearch nodes in this process, which speak to each other on loopback only.
  *
- * <p>Options: --data DIR --http PORT --transport PORT --nodes N; node K listens on PORT + K - 1. With --once it ends
- * as soon as the nodes run (to record which classes they use). Lines on standard input: "stop K" and "start K" take
+ * <p>Options: --data DIR --http PORT --transport PORT --nodes N; node K listens on PORT + K - 1. --host ADDRESS is
+ * where clients are answered, loopback by default; in a container it is 0.0.0.0. With --once it ends as soon as the
+ * nodes run (to record which classes they use). Lines on standard input: "stop K" and "start K" take
  * a node away and bring it back, as when a machine is lost; each is answered by one line. Node 1 is the door: clients
  * talk to it.
  */
 public final class Launcher {
     private final Path data;
+    private final String host;
     private final int http;
     private final int transport;
     private final int count;
@@ -38,6 +40,7 @@ public final class Launcher {
 
     private Launcher(Map<String, String> options) {
         data = Path.of(options.get("data")).toAbsolutePath();
+        host = options.getOrDefault("host", "127.0.0.1");
         http = Integer.parseInt(options.get("http"));
         transport = Integer.parseInt(options.get("transport"));
         count = Integer.parseInt(options.getOrDefault("nodes", "1"));
@@ -115,6 +118,7 @@ public final class Launcher {
                 .put("cluster.name", "labkit")
                 .put("node.name", "node-" + number)
                 .put("network.host", "127.0.0.1")
+                .put("http.host", host)
                 .put("http.port", http + number - 1)
                 .put("transport.port", transport + number - 1)
                 .put("transport.type", "netty4")

@@ -4,6 +4,7 @@ The rig by hand: build what is missing, bring the engine up, take it down.
     python -m tests.kind.rig build     build what is missing (20 minutes of two cores the first time)
     python -m tests.kind.rig up        build, start the engine and load the node image
     eval "$(python -m tests.kind.rig env)"; rig kind create cluster --image "$RIG_NODE_IMAGE"
+    rig kind load image-archive "$(python -m tests.kind.rig images)"     the images of the lab's servers
     python -m tests.kind.rig status    what there is
     python -m tests.kind.rig down      take all down again; what was built stays in the cache
 
@@ -19,8 +20,9 @@ from labkit.errors import LabkitError
 from labkit.stack.progress import printer
 from tests.kind.rig.engine import Engine, default_home
 from tests.kind.rig.parts import build_parts
+from tests.kind.rig.stack_images import stack_archive
 
-COMMANDS = ("build", "up", "env", "status", "down")
+COMMANDS = ("build", "up", "env", "images", "status", "down")
 
 
 def main(argv: list[str]) -> int:
@@ -30,7 +32,8 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("command", choices=COMMANDS)
     command, engine = parser.parse_args(argv).command, Engine(default_home())
-    progress = printer()
+    # Standard output is for what a shell reads.
+    progress = printer(sys.stderr)
     try:
         if command == "build":
             build_parts(progress)
@@ -39,6 +42,8 @@ def main(argv: list[str]) -> int:
         elif command == "env":
             engine.require_up()
             sys.stdout.write(f"{engine.shell()}\n")
+        elif command == "images":
+            sys.stdout.write(f"{stack_archive(build_parts(progress), progress)}\n")
         elif command == "status":
             sys.stdout.write("\n".join(engine.status()) + "\n")
         else:

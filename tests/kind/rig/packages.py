@@ -19,6 +19,8 @@ __all__ = [
     "ENGINE_PACKAGES",
     "NODE_ROOT",
     "PYTHON_ROOT",
+    "STACK_ROOT",
+    "STACK_VERSIONS",
     "Root",
     "fetch_engine",
     "linked_files",
@@ -75,6 +77,16 @@ python3 -m zipfile -e usr/share/python-wheels/pip-*.whl usr/lib/python3/dist-pac
 printf '#!/bin/sh\\nexec python3 -m pip "$@"\\n' > usr/local/bin/pip
 chmod 755 usr/local/bin/pip""",
 )
+# What bookworm has for as long as it lives: of a server only the last part of its version changes there.
+STACK_VERSIONS = {"mariadb": "10.11", "redis": "7.0"}
+STACK_ROOT = Root(
+    "stack-root",
+    # One root for three servers: it is loaded once, and Debian below them takes as much room as they do.
+    ("mariadb-server-core", "mariadb-client-core", "redis-server", "openjdk-17-jre-headless", "busybox-static"),
+    f"""set -e
+chroot "$1" mariadbd --version | grep -F ' {STACK_VERSIONS["mariadb"]}.'
+chroot "$1" redis-server --version | grep -F ' v={STACK_VERSIONS["redis"]}.'""",
+)
 
 
 def fetch_engine(into: Path, *, cache: Path) -> None:
@@ -123,6 +135,8 @@ def make_root(root: Root, out: Path, *, engine: Path) -> None:
             program(engine, "mmdebstrap"), "--quiet", "--variant=minbase",
             '--aptopt=APT::Install-Recommends "false"', f"--include={','.join(root.packages)}",
             *(f"--dpkgopt=path-exclude={pattern}" for pattern in left_out),
+            # Without their manual pages some packages still link them, and Java's fails for want of the folder.
+            "--essential-hook=mkdir -p \"$1/usr/share/man/man1\"",
             f"--customize-hook={root.hook}", SUITE, out,
         ],
         timeout_s=_ROOT_TIMEOUT_S,
