@@ -21,13 +21,12 @@ import org.opensearch.painless.PainlessPlugin;
 import org.opensearch.transport.Netty4Plugin;
 
 /**
- * Starts one or more OpenSearch nodes in this process, which speak to each other on loopback only.
+ * Starts one or more OpenSearch nodes in this process.
  *
- * <p>Options: --data DIR --http PORT --transport PORT --nodes N; node K listens on PORT + K - 1. --host ADDRESS is
- * where clients are answered, loopback by default; in a container it is 0.0.0.0. With --once it ends as soon as the
- * nodes run (to record which classes they use). Lines on standard input: "stop K" and "start K" take
- * a node away and bring it back, as when a machine is lost; each is answered by one line. Node 1 is the door: clients
- * talk to it.
+ * <p>Options: --data DIR --http PORT --transport PORT --nodes N; node K listens on PORT + K - 1. They listen on
+ * loopback; in a container --host 0.0.0.0 makes it every address. With --once it ends as soon as the nodes run (to
+ * record which classes they use). Lines on standard input: "stop K" and "start K" take a node away and bring it back,
+ * as when a machine is lost; each is answered by one line. Node 1 is the door: clients talk to it.
  */
 public final class Launcher {
     private final Path data;
@@ -99,7 +98,7 @@ public final class Launcher {
         // One after the other: while a node is made, Painless fills maps that all nodes of a process share and that
         // are not made for several threads; now and then one broke, and with it the cluster.
         synchronized (making) {
-            node = new LoopbackNode(environment(number));
+            node = new LogsNode(environment(number));
         }
         node.start();
         synchronized (nodes) {
@@ -117,8 +116,7 @@ public final class Launcher {
                 .put("path.home", home.toString())
                 .put("cluster.name", "labkit")
                 .put("node.name", "node-" + number)
-                .put("network.host", "127.0.0.1")
-                .put("http.host", host)
+                .put("network.host", host)
                 .put("http.port", http + number - 1)
                 .put("transport.port", transport + number - 1)
                 .put("transport.type", "netty4")
@@ -177,8 +175,8 @@ public final class Launcher {
     }
 
     /** A node with the plugins that labkit's logs need. */
-    private static final class LoopbackNode extends Node {
-        LoopbackNode(Environment environment) {
+    private static final class LogsNode extends Node {
+        LogsNode(Environment environment) {
             super(
                     environment,
                     List.of(

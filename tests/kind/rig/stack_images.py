@@ -138,7 +138,8 @@ def _images(programs: dict[str, Path], opensearch: Installed, root_tar: Path, wo
         path = f"usr/local/bin/{file.name}"
         layer = write_layer(work / f"{component}.tar", [Entry(path, file=file)])
         yield Image(STACK_IMAGES[component], [shell, layer], entrypoint=[f"/{path}"])
-    yield from (Image(STACK_IMAGES[component], [debian]) for component in packages.STACK_VERSIONS)
+    yield Image(STACK_IMAGES["mariadb"], [debian], command=["mariadbd"])
+    yield Image(STACK_IMAGES["redis"], [debian], command=["redis-server"])
     layer = write_layer(work / "opensearch.tar", _opensearch(opensearch))
     yield Image(STACK_IMAGES["opensearch"], [debian, layer], entrypoint=[f"/{_OPENSEARCH}/entrypoint"])
 
@@ -160,4 +161,3 @@ def _opensearch(installed: Installed) -> Iterator[Entry]:
             mode = 0o755 if file == installed.path else 0o644
             yield Entry(f"{_OPENSEARCH}/{file.relative_to(installed.prefix).as_posix()}", file=file, mode=mode)
     yield Entry(f"{_OPENSEARCH}/entrypoint", file=_ENTRYPOINT)
-    yield Entry(f"{_OPENSEARCH}/data")
