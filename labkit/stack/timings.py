@@ -72,7 +72,7 @@ def write_edition(edition: Edition, folder: Path) -> list[Path]:
     names = {
         "timing": load_timings(edition),
         "address": _ByName(),
-        "etc": str(folder.absolute()),
+        "rule_files": f"{folder.absolute()}/prometheus/rules/*.yml",
         "secrets": "/etc/labkit/secrets",
     }
     templates = jinja2.Environment(
