@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from labkit.errors import ClusterRefused, NamespaceStuck, NotOurs
-from labkit.stack.cluster_api import MERGE, Api
+from labkit.stack.cluster_api import GRACE_S, MERGE, Api
 
 __all__ = ["LAB_ID", "MANAGED_BY", "MANAGER", "Cluster", "LabNamespace", "stuck_because"]
 
@@ -41,18 +41,19 @@ class Cluster:
     One cluster, by a context of a kubeconfig.
 
     Every method asks the API server with limits and raises `ClusterGone` when it does not answer, `ClusterRefused`
-    with its words when it says no.  Reads wait for up to half a minute while the server is restarting.
+    with its words when it says no.  What may be done twice is asked again while the server is restarting.
 
     Args:
         kubeconfig: the file to read; KUBECONFIG or ~/.kube/config if None.
         context: a context in it.
+        grace_s: how long the server may be silent in the middle of something, in seconds.
 
     Raises:
         ConfigInvalid: there is no such file or context, or it cannot be used.
     """
 
-    def __init__(self, kubeconfig: Path | None, context: str) -> None:
-        self.api = Api(kubeconfig, context)
+    def __init__(self, kubeconfig: Path | None, context: str, *, grace_s: float = GRACE_S) -> None:
+        self.api = Api(kubeconfig, context, grace_s=grace_s)
 
     @property
     def context(self) -> str:

@@ -41,16 +41,17 @@ class Api:
     Args:
         kubeconfig: the file to read; KUBECONFIG or ~/.kube/config if None.
         context: a context in it.
+        grace_s: how long the server may be silent in the middle of something, in seconds.
 
     Raises:
         ConfigInvalid: there is no such file or context, or it cannot be used.
     """
 
-    def __init__(self, kubeconfig: Path | None, context: str) -> None:
+    def __init__(self, kubeconfig: Path | None, context: str, *, grace_s: float = GRACE_S) -> None:
         import kubernetes  # noqa: PLC0415  (half a second; only labs on a cluster need it)
         from kubernetes.config import ConfigException  # noqa: PLC0415
 
-        self.kubeconfig, self.context = kubeconfig, context
+        self.kubeconfig, self.context, self.grace_s = kubeconfig, context, grace_s
         source = kubeconfig_path(kubeconfig)
         try:
             client = kubernetes.config.new_client_from_config(config_file=source, context=context, persist_config=False)
@@ -141,7 +142,6 @@ class Api:
         self,
         ask: Callable[[], T],
         *,
-        grace_s: float = GRACE_S,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> T:
@@ -152,23 +152,22 @@ class Api:
 
         Args:
             ask: makes calls.
-            grace_s: how long the server may be silent, in seconds.
             clock: monotonic seconds; replaced in tests.
             sleep: pauses; replaced in tests.
 
         Raises:
-            ClusterGone: the server was silent for longer.
+            ClusterGone: the server was silent for longer than `grace_s`.
         """
         start = clock()
         while True:
             try:
                 return ask()
             except ClusterGone:
-                if clock() - start >= grace_s:
+                if clock() - start >= self.grace_s:
                     raise
             except ClusterRefused as error:
                 # 429 and 5xx: the server is there, but starting, stopping or swamped.
-                if not (error.status == 429 or error.status >= 500) or clock() - start >= grace_s:
+                if not (error.status == 429 or error.status >= 500) or clock() - start >= self.grace_s:
                     raise
             sleep(_AGAIN_AFTER_S)
 
