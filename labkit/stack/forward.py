@@ -75,10 +75,8 @@ class _Way:
         """Serve one client from its first byte to its last; whatever goes wrong ends the connection, with a reset."""
         with self._telling(writer):
             stream = await self._open()
-            await carry(reader, writer, stream, answers=self._works)
-
-    def _works(self) -> None:
-        self._journal.say(self._about, f"goes to port {self.route.port} of {', '.join(self._pods)}")
+            works = f"goes to port {self.route.port} of {', '.join(self._pods)}"
+            await carry(reader, writer, stream, answers=lambda: self._journal.say(self._about, works))
 
     @contextmanager
     def _telling(self, writer: asyncio.StreamWriter) -> Iterator[None]:
@@ -110,10 +108,8 @@ class _Way:
         while True:
             try:
                 pods = await self._usable()
-                pod = pods[next(self._turns) % len(pods)]
-                stream = await self._cluster.stream(pod, self.route.port)
+                stream = await self._stream_to(pods[next(self._turns) % len(pods)])
             except NoPod:
-                self._forget()
                 if time.monotonic() >= deadline:
                     raise
                 await asyncio.sleep(_LOOK_EVERY_S)
@@ -121,9 +117,16 @@ class _Way:
                 self._journal.say(self._api, "answers")
                 return stream
 
+    async def _stream_to(self, pod: str) -> Stream:
+        try:
+            return await self._cluster.stream(pod, self.route.port)
+        except NoPod:
+            self._forget()
+            raise
+
     async def _usable(self) -> list[str]:
         async with self._looking:  # many connections at once ask once
-            if time.monotonic() - self._seen_at > _BELIEVED_S:
+            if time.monotonic() - self._seen_at > (_BELIEVED_S if self._pods else _LOOK_EVERY_S):
                 self._pods = await self._cluster.pods(self.route)
                 self._seen_at = time.monotonic()
             if not self._pods:

@@ -16,7 +16,8 @@ from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 from kubernetes.client import Configuration
-from kubernetes.config import ConfigException, list_kube_config_contexts, load_kube_config
+from kubernetes.config import ConfigException, load_kube_config
+from kubernetes.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION, KubeConfigMerger
 from requests.utils import should_bypass_proxies
 from yaml import YAMLError
 
@@ -26,6 +27,8 @@ __all__ = ["Access", "Credentials", "check_context"]
 
 # A program that prints credentials may ask a service far away: not more often than this, in seconds.
 _RELOAD_EVERY_S = 2.0
+# What the client raises about a kubeconfig: its own error, or what it stumbled upon.
+_UNUSABLE = (ConfigException, YAMLError, OSError, ValueError, TypeError, AttributeError, KeyError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +51,15 @@ def check_context(kubeconfig: str, context: str) -> None:
         ConfigInvalid: there is no kubeconfig, or it cannot be read.
         UnknownName: it has no such context; the message lists those it has.
     """
-    source = kubeconfig or "the kubeconfig (KUBECONFIG, ~/.kube/config)"
+    source = kubeconfig or KUBE_CONFIG_DEFAULT_LOCATION
+    how = "Run `kubectl config get-contexts` to see what kubectl finds."
     try:
-        contexts, _ = list_kube_config_contexts(kubeconfig or None)
-    except (ConfigException, YAMLError, OSError) as error:
-        how = "Run `kubectl config get-contexts` to see what kubectl finds."
+        merged = KubeConfigMerger(source).config
+        names = [str(each["name"]) for each in merged.value["contexts"]] if merged is not None else []
+    except _UNUSABLE as error:
         raise ConfigInvalid(source, problems=[str(error)], how=how) from error
-    names = [str(each["name"]) for each in contexts]
+    if merged is None:
+        raise ConfigInvalid(source, problems=["there is no such file"], how=how)
     if context not in names:
         raise UnknownName("context", context, known=names, how=f"They are those of {source}.")
 
@@ -113,8 +118,8 @@ class Credentials:
                     self._kubeconfig or None, self._context, configuration, persist_config=False, temp_file_path=folder
                 )
                 self._tls = _tls(configuration)
-        except (ConfigException, YAMLError, OSError, ValueError) as error:
-            source = self._kubeconfig or "the kubeconfig"
+        except _UNUSABLE as error:
+            source = self._kubeconfig or KUBE_CONFIG_DEFAULT_LOCATION
             raise ConfigInvalid(source, problems=[f"context {self._context!r}: {error}"]) from error
         self._generation += 1
         return configuration

@@ -6,10 +6,11 @@ Here is only the file; who reads it is `labkit.stack.forward`.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from labkit._yaml import Misplaced, Place, load_model
 from labkit.errors import ConfigInvalid
@@ -19,7 +20,6 @@ __all__ = ["Forwarding", "Route", "read_routes", "ready_file", "routes_file", "w
 
 _Port = Annotated[int, Field(ge=1, le=65535)]
 _Name = Annotated[str, Field(min_length=1)]
-_Label = Annotated[str, Field(max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
 
 
 class _Strict(BaseModel):
@@ -71,9 +71,16 @@ class Forwarding(_Strict):
     """
 
     context: _Name
-    namespace: _Label
+    namespace: str
     routes: tuple[Route, ...]
     kubeconfig: str = ""
+
+    @field_validator("namespace")
+    @classmethod
+    def _is_a_label(cls, value: str) -> str:
+        if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", value):
+            raise ValueError("must be 1 to 63 of a-z, 0-9 and - between them")
+        return value
 
     @model_validator(mode="after")
     def _ports_differ(self) -> Forwarding:

@@ -51,7 +51,7 @@ async def carry(
         reader: what the client sends.
         writer: to the client.
         stream: a new stream to a port of a pod.
-        answers: called when the pod sends something.
+        answers: called when the pod sends its first bytes.
 
     Raises:
         Cut: the stream broke, or nothing listens on the pod's port; the client's connection was reset.
@@ -89,6 +89,7 @@ class _Connection:
         self._reader, self._writer, self._stream, self._answers = reader, writer, stream, answers
         self._announced: set[int] = set()
         self._awaits_answer = False  # the last bytes went to the pod
+        self._answered = False
         self._silent = True  # nothing came since the last look
 
     async def run(self) -> None:
@@ -139,7 +140,9 @@ class _Connection:
             raise Cut(_in_short(bytes(data).decode(errors="replace")))
         elif channel == _DATA and data:
             self._awaits_answer = False
-            self._answers()
+            if not self._answered:
+                self._answered = True
+                self._answers()
             self._writer.write(data)
             await self._writer.drain()
 
