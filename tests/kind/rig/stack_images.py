@@ -147,8 +147,9 @@ def _images(programs: dict[str, Path], opensearch: Installed, root_tar: Path, wo
 def _shell(root: Path) -> Iterator[Entry]:
     """A shell and its tools, to look around in a pod with."""
     busybox = root / "bin/busybox"
-    yield Entry("bin/busybox", file=busybox)
     yield from (Entry(f"bin/{name}", link="busybox") for name in run([busybox, "--list"], timeout_s=60).split())
+    # It lists itself: of two entries the later counts.
+    yield Entry("bin/busybox", file=busybox)
     yield Entry("tmp", mode=0o1777)
 
 
