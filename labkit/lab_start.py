@@ -76,7 +76,6 @@ def shop_admin(run_dir: Path, ports: Mapping[str, Mapping[str, int]]) -> ShopAdm
         admin_urls,
         token,
         redis_url=f"redis://127.0.0.1:{ports['redis']['redis']}/0",
-        deploy_log=run_dir / "deploys.jsonl",
     )
 
 

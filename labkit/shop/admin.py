@@ -4,7 +4,7 @@ The admin API of a replica: flags, faults, deploys.  Every call needs the bearer
     GET    /admin/state
     GET    /admin/flags               PUT, DELETE /admin/flags/{name}     {"value": true}
     GET    /admin/faults              PUT, DELETE /admin/faults/{name}    {"ms": 300, "share": 0.5, "for_s": 60}
-    POST   /admin/deploy              {"version": "1.1.0", "actor": "you"}
+    GET    /admin/deploys             POST        /admin/deploy           {"version": "1.1.0", "actor": "you"}
     POST   /admin/reset
 """
 
@@ -40,6 +40,7 @@ def admin_app(replica: Replica) -> web.Application:
             web.get("/admin/faults", api.faults),
             web.put("/admin/faults/{name}", api.apply_fault),
             web.delete("/admin/faults/{name}", api.undo_fault),
+            web.get("/admin/deploys", api.deploys),
             web.post("/admin/deploy", api.deploy),
             web.post("/admin/reset", api.reset),
         ]
@@ -67,7 +68,7 @@ class _Admin:
         except web.HTTPException as error:
             return _answer({"error": f"{request.method} {request.path}: {error.reason}"}, error.status)
         except OSError as error:
-            return _answer({"error": f"the deploy log cannot be written: {error}"}, 500)
+            return _answer({"error": f"the deploy log cannot be used: {error}"}, 500)
 
     async def state(self, _: web.Request) -> web.Response:
         return _answer(self._replica.describe())
@@ -112,6 +113,9 @@ class _Admin:
         if not isinstance(version, str) or not version or not isinstance(actor, str):
             raise InvalidValue("version", expected="a text such as 1.1.0", got=version)
         return _answer(self._replica.deploy(version, actor=actor, time=_now()))
+
+    async def deploys(self, _: web.Request) -> web.Response:
+        return _answer(self._replica.deploys())
 
     async def reset(self, _: web.Request) -> web.Response:
         self._replica.reset(actor="reset", time=_now())

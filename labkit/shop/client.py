@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit._http import request
@@ -29,16 +27,13 @@ class ShopAdmin:
     Args:
         admin_urls: replica → address of its admin API, for example `{"catalog-1": "http://127.0.0.1:8181"}`.
         token: the bearer token that all of them expect.
-        deploy_log: the file that the replicas append deploys to; None if there is none.
         redis_url: redis://host:port/db of the queues; empty if they are out of reach.
     """
 
-    def __init__(
-        self, admin_urls: Mapping[str, str], token: str, *, deploy_log: Path | None = None, redis_url: str = ""
-    ) -> None:
+    def __init__(self, admin_urls: Mapping[str, str], token: str, *, redis_url: str = "") -> None:
         self._urls = dict(admin_urls)
         self._headers = {"Authorization": f"Bearer {token.strip()}"}
-        self._deploy_log, self._redis_url = deploy_log, redis_url
+        self._redis_url = redis_url
 
     def __repr__(self) -> str:
         return f"ShopAdmin({', '.join(self._urls)})"
@@ -140,17 +135,25 @@ class ShopAdmin:
         """
         Every deploy so far, oldest first: time, service, instance, version, previous, actor.
 
+        Every replica is asked for its log, which it may share with others; each deploy is there once.  What only a
+        replica knows that does not answer is missing.
+
         Returns:
             An empty list when nothing was deployed since the lab began.
 
         Raises:
-            NotRunning: this shop keeps no deploy log that can be read from here.
+            NotRunning: no replica answers.
         """
-        if self._deploy_log is None:
-            raise NotRunning("The deploy log cannot be read", seen="its path is not known here", how=_HOW)
-        if not self._deploy_log.is_file():
-            return []
-        return [json.loads(line) for line in self._deploy_log.read_text(encoding="utf-8").splitlines() if line]
+        found: dict[tuple[str, ...], dict[str, Any]] = {}
+        silent: list[str] = []
+        for name in self._urls:
+            try:
+                found |= {tuple(map(str, entry.values())): entry for entry in self._call("GET", name, "deploys")}
+            except NotRunning as error:
+                silent.append(f"{name}: {error.seen}")
+        if len(silent) == len(self._urls):
+            raise NotRunning("The deploy log cannot be read", seen="; ".join(silent) or "there is no replica", how=_HOW)
+        return sorted(found.values(), key=lambda entry: str(entry["time"]))
 
     def queue_lengths(self) -> dict[str, int]:
         """Queue → jobs that wait in it."""

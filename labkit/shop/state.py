@@ -67,6 +67,18 @@ class Replica:
         log(logging.INFO, f"version {version} deployed", version=version, previous=entry["previous"], actor=actor)
         return entry
 
+    def deploys(self) -> list[dict[str, str]]:
+        """
+        The lines of the deploy log that this replica writes to, in their order; a damaged one is left out.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        path = self.config.deploy_log
+        if path is None or not path.is_file():
+            return []
+        return [entry for line in path.read_text(encoding="utf-8").splitlines() if (entry := _entry(line))]
+
     def reset(self, *, actor: str, time: str) -> None:
         """Faults gone, flags at their defaults, the version as started."""
         self.faults.undo_all()
@@ -123,3 +135,10 @@ def _append(path: Path, entry: dict[str, str]) -> None:
     # One write of one short line in append mode: replicas that deploy together do not mix their lines.
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(entry) + "\n")
+
+
+def _entry(line: str) -> dict[str, str] | None:
+    with contextlib.suppress(json.JSONDecodeError):
+        found = json.loads(line)
+        return found if isinstance(found, dict) else None
+    return None

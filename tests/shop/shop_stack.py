@@ -90,7 +90,6 @@ class ShopStack:
         return ShopAdmin(
             {name: self.admin_url(name) for name in REPLICAS},
             TOKEN,
-            deploy_log=self.folder / "deploys.jsonl",
             redis_url=f"redis://127.0.0.1:{self.ports['redis']}/0",
         )
 

@@ -289,6 +289,16 @@ def test_flags_and_version_outlive_a_restart_and_reset_forgets_them(tmp_path: Pa
     assert [(entry["previous"], entry["version"]) for entry in log] == [("1.0.0", "2.0.0"), ("2.0.0", "1.0.0")]
 
 
+def test_a_damaged_line_of_the_deploy_log_hides_no_other(tmp_path: Path):
+    """A disk that was full may have cut one."""
+    first = payments(tmp_path)
+    assert first.deploys() == []
+    entry = first.deploy("2.0.0", actor="ada", time="2026-03-01T00:00:00.000+00:00")
+    with (tmp_path / "d.jsonl").open("a") as file:
+        file.write('{"time": "20\n3\n\n')
+    assert payments(tmp_path).deploys() == [entry]
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"version": "2"}', '{"version": "2", "flags": 3}'])
 def test_a_broken_state_file_does_not_stop_a_start(tmp_path: Path, text: str):
     """Crash-only: whatever the last process left behind, the next one starts, at its defaults."""
@@ -297,7 +307,7 @@ def test_a_broken_state_file_does_not_stop_a_start(tmp_path: Path, text: str):
 
 
 def test_the_admin_client_names_what_it_does_not_know():
-    """Unknown replicas, faults and a log that is out of reach are errors before any call is made."""
+    """Unknown replicas and faults are errors before any call is made; who does not answer is named."""
     admin = ShopAdmin({"catalog-1": "http://127.0.0.1:1", "gateway": "http://127.0.0.1:1"}, "t")
     with pytest.raises(UnknownName, match="did you mean 'catalog'"):
         admin.instances("catalogue")
@@ -305,7 +315,7 @@ def test_the_admin_client_names_what_it_does_not_know():
         admin.inject("latancy", on="catalog")
     with pytest.raises(InvalidValue, match="gateway"):
         admin.inject("latency", on="")
-    with pytest.raises(NotRunning, match="deploy log"):
+    with pytest.raises(NotRunning, match="deploy log cannot be read: catalog-1: connection refused"):
         admin.deploy_log()
     with pytest.raises(NotRunning, match="catalog-1 does not answer"):
         admin.flags()
