@@ -71,20 +71,14 @@ def why_not_ready(
         return None
     own = _of(pod, events)
     status = pod.get("status") or {}
-    if status.get("phase") == "Failed" and not status.get("containerStatuses"):
-        return _failed(status)
-    if status.get("reason") == "Evicted":
+    never_ran = status.get("phase") == "Failed" and not status.get("containerStatuses")
+    if never_ran or status.get("reason") == "Evicted":
         return _failed(status)
     if not (pod.get("spec") or {}).get("nodeName"):
-        if not _scheduler_has_looked(status):
-            return Cause("starting", "waits for the scheduler")
-        text, how, limit = pending_cause(pod, list(events), claims, nodes)
-        return Cause("pending", text, how, limit)
-    for init, container in _containers(pod):
-        found = _container_cause(pod, container, own, init=init, restarts_before=restarts_before)
-        if found is not None:
-            return found
-    return _creating(pod, own)
+        return _unscheduled(pod, list(events), claims, nodes)
+    found = (_container_cause(pod, one, own, init=init, restarts_before=restarts_before)
+             for init, one in _containers(pod))  # fmt: skip
+    return next((cause for cause in found if cause is not None), None) or _creating(pod, own)
 
 
 def why_no_pod(workload: Json, events: Iterable[Json], owners: Iterable[str] = ()) -> Cause | None:
@@ -193,8 +187,11 @@ def _probe(status: Json, own: Sequence[Json], who: str) -> Cause:
     return Cause("probe", f"{who} runs, but its {probe.lower()} probe fails: {answer}", container=name)
 
 
-def _scheduler_has_looked(status: Json) -> bool:
-    return any(one["type"] == "PodScheduled" for one in status.get("conditions") or [])
+def _unscheduled(pod: Json, events: Sequence[Json], claims: Sequence[Json], nodes: Sequence[Json]) -> Cause:
+    if not any(one["type"] == "PodScheduled" for one in (pod.get("status") or {}).get("conditions") or []):
+        return Cause("starting", "waits for the scheduler")
+    text, how, limit_s = pending_cause(pod, events, claims, nodes)
+    return Cause("pending", text, how, limit_s)
 
 
 def _creating(pod: Json, own: Sequence[Json]) -> Cause:

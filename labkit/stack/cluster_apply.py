@@ -11,7 +11,7 @@ from labkit.stack.cluster import MANAGER, Cluster
 from labkit.stack.cluster_api import APPLY
 from labkit.stack.progress import Event, Progress, silent, step
 
-__all__ = ["apply", "in_order"]
+__all__ = ["apply", "in_order", "resource_of"]
 
 # What others refer to comes first; what makes pods comes last, when all that the pods need is there.
 _FIRST = (
@@ -25,8 +25,6 @@ _CONFLICT = re.compile(r'conflict with "(?P<owner>[^"]+)"')
 # Of other programs' hands, this alone is ours: what `Cluster` changed in place while the lab ran.
 _OURS = {MANAGER}
 _IMMUTABLE = ("field is immutable", "updates to statefulset spec", "Forbidden: updates to")
-
-_Resources = dict[str, dict[str, dict[str, Any]]]
 
 
 def in_order(objects: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -74,7 +72,7 @@ def apply(
         UnknownName: the cluster has no such kind.
         ClusterGone: the API server does not answer.
     """
-    known: _Resources = {}
+    known: dict[str, dict[str, dict[str, Any]]] = {}
     # All of them first: a mistake in the last must not leave a lab that is half there.
     paths = [(one, _path(cluster, one, namespace, known)) for one in in_order(objects)]
     what = f"{'check' if dry_run else 'apply'} {len(paths)} objects in {namespace}"
@@ -131,23 +129,45 @@ def _explained(error: ClusterRefused) -> ClusterRefused:
     return ClusterRefused(error.what, status=error.status, said=error.said, answer=error.answer, how=how)
 
 
-def _path(cluster: Cluster, one: Mapping[str, Any], namespace: str, known: _Resources) -> str:
+def resource_of(
+    cluster: Cluster, one: Mapping[str, Any], known: dict[str, dict[str, dict[str, Any]]]
+) -> dict[str, Any]:
+    """
+    What the cluster calls an object's kind: `name` (plural), `namespaced`, `verbs`.
+
+    Args:
+        cluster: where.
+        one: the object.
+        known: what was asked already, by apiVersion and kind; filled here.
+
+    Raises:
+        InvalidValue: it is no object.
+        UnknownName: the cluster has no such kind.
+    """
     version, kind, meta = str(one.get("apiVersion", "")), str(one.get("kind", "")), one.get("metadata") or {}
     if not (version and kind and meta.get("name")):
         raise InvalidValue("an object", expected="one with apiVersion, kind and metadata.name", got=dict(one))
-    base = f"/apis/{version}" if "/" in version else f"/api/{version}"
     if version not in known:
-        found = cluster.get(base) or {}
+        found = cluster.get(_base(version)) or {}
         known[version] = {r["kind"]: r for r in found.get("resources") or [] if "/" not in r["name"]}
     resource = known[version].get(kind)
     if resource is None:
         how = f"Kubernetes {cluster.version()} on {cluster.context} may be too old or lack an extension."
         raise UnknownName(f"kind of {version} on this cluster", kind, known=list(known[version]), how=how)
-    name = f"{kind} {meta['name']}"
+    return resource
+
+
+def _path(cluster: Cluster, one: Mapping[str, Any], namespace: str, known: dict[str, dict[str, dict[str, Any]]]) -> str:
+    resource, meta = resource_of(cluster, one, known), one["metadata"]
+    name = f"{one['kind']} {meta['name']}"
     if not resource["namespaced"]:
         raise InvalidValue(
             name, expected="an object that lives in a namespace, as a lab does", got="one of the cluster"
         )
     if meta.get("namespace") not in (None, namespace):
         raise InvalidValue(f"the namespace of {name}", expected=repr(namespace), got=meta["namespace"])
-    return f"{base}/namespaces/{namespace}/{resource['name']}/{meta['name']}"
+    return f"{_base(one['apiVersion'])}/namespaces/{namespace}/{resource['name']}/{meta['name']}"
+
+
+def _base(version: str) -> str:
+    return f"/apis/{version}" if "/" in version else f"/api/{version}"
