@@ -108,7 +108,7 @@ def write_kustomization(
         UnknownName: there is no such overlay or profile.
         InvalidValue: the image has no tag.
     """
-    _known("overlay", overlay, overlays())
+    _known("kustomize overlay", overlay, overlays())
     _known("profile", profile, _profiles())
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
@@ -181,7 +181,7 @@ def static_requests(overlay: str, profile: str) -> Requests:
     >>> static_requests("small", "core").pods
     21
     """
-    _known("overlay", overlay, overlays())
+    _known("kustomize overlay", overlay, overlays())
     _known("profile", profile, _profiles())
     return requests_of(_static_objects(overlay, profile))
 
