@@ -19,6 +19,7 @@ from labkit.settings import Settings, load_settings
 from labkit.stack import maven
 from labkit.stack.acquire import Installed, acquire, remedy
 from labkit.stack.catalogue import AptSource, MavenSource, Source, load_catalogue
+from labkit.stack.download import check_space
 from labkit.stack.progress import Progress, silent
 from tests.full import prometheus3
 from tests.kind.rig import golang, packages
@@ -32,8 +33,10 @@ _HERE = Path(__file__).parent
 _ENTRYPOINT = _HERE.parent / "images" / "opensearch-entrypoint"
 _OPENSEARCH = "usr/share/opensearch"
 _PROMETHEUS = "github.com/prometheus"
-# The newest whose sums the Go module database answers for.
+# Not 2.16.0, as the public image: no checksum of it was to be had from Go's database.
 _KUBE_STATE_METRICS = "2.15.0"
+# Layers and their archive; what Go and Maven keep is a few hundred more.
+_ROOM_MB = 2_500
 
 
 def _pinned(component: str) -> Source:
@@ -92,6 +95,8 @@ def stack_archive(parts: Parts, progress: Progress = silent) -> Path:
     """
     settings = load_settings()
     cache = Cache(settings.cache_dir / "test-tools" / "kind-rig")
+    if not any(cache.root.glob("stack-images-*")):
+        check_space("the images of the lab's servers", cache.root, _ROOM_MB)
     programs: dict[str, Path] = {}
     for name, build in _BUILDS.items():
         compile_it = partial(golang.compile_programs, build, cache=settings.cache_dir)
