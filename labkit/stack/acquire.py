@@ -30,7 +30,7 @@ from labkit.settings import Settings
 from labkit.stack import apt, golang, maven
 from labkit.stack.catalogue import (
     AptSource,
-    Component,
+    Entry,
     GoSource,
     MavenSource,
     Program,
@@ -73,7 +73,7 @@ class Installed:
         return self.path.with_name(tool)
 
 
-def find(component: Component, settings: Settings) -> Installed | None:
+def find(component: Entry, settings: Settings) -> Installed | None:
     """The program of *component* from PATH or the cache, without fetching anything; None if neither has it."""
     installed, _ = _look(component, settings)
     return installed
@@ -92,7 +92,7 @@ def find_program(name: str, settings: Settings) -> Path | None:
     return None
 
 
-def acquire(component: Component, settings: Settings, progress: Progress = silent) -> Installed:
+def acquire(component: Entry, settings: Settings, progress: Progress = silent) -> Installed:
     """
     The program of *component*, fetched or built if it is not here yet.
 
@@ -132,7 +132,7 @@ def acquire(component: Component, settings: Settings, progress: Progress = silen
 
 
 def acquire_all(
-    components: Iterable[Component], settings: Settings, progress: Progress = silent
+    components: Iterable[Entry], settings: Settings, progress: Progress = silent
 ) -> tuple[dict[str, Installed], dict[str, LabkitError]]:
     """
     The programs of several components, side by side.
@@ -144,7 +144,7 @@ def acquire_all(
     found: dict[str, Installed] = {}
     missing: dict[str, LabkitError] = {}
 
-    def one(component: Component) -> None:
+    def one(component: Entry) -> None:
         try:
             found[component.name] = acquire(component, settings, progress)
         except LabkitError as error:
@@ -155,7 +155,7 @@ def acquire_all(
     return found, missing
 
 
-def remedy(component: Component) -> str:
+def remedy(component: Entry) -> str:
     """What a person can do to get the program of *component*, in one sentence."""
     program = _program(component)
     if any(s.kind == "maven" for s in program.sources):
@@ -174,22 +174,22 @@ def remedy(component: Component) -> str:
     return f"Put it on PATH ({', or '.join(ways) or 'from your system'}), or set LABKIT_MIRROR; then try again."
 
 
-def usable_sources(component: Component) -> list[Source]:
+def usable_sources(component: Entry) -> list[Source]:
     """The sources of the catalogue that this machine can use at all, in their order."""
     return [source for source in _program(component).sources if _unusable(source) is None]
 
 
-def _program(component: Component) -> Program:
+def _program(component: Entry) -> Program:
     if component.program is None:
         raise ValueError(f"{component.name} is part of labkit and needs no program")
     return component.program
 
 
-def _home(component: Component, settings: Settings) -> Path:
+def _home(component: Entry, settings: Settings) -> Path:
     return settings.cache_dir / "components" / component.name
 
 
-def _look(component: Component, settings: Settings) -> tuple[Installed | None, list[str]]:
+def _look(component: Entry, settings: Settings) -> tuple[Installed | None, list[str]]:
     """PATH, then the cache; and a line for each place that had the program in a version that is not accepted."""
     program = _program(component)
     tried: list[str] = []
@@ -207,7 +207,7 @@ def _look(component: Component, settings: Settings) -> tuple[Installed | None, l
     return _cached(component, settings), tried
 
 
-def _cached(component: Component, settings: Settings) -> Installed | None:
+def _cached(component: Entry, settings: Settings) -> Installed | None:
     program = _program(component)
     manifests = sorted(
         _home(component, settings).glob("*/manifest.json"), key=lambda p: p.stat().st_mtime, reverse=True
@@ -226,7 +226,7 @@ def _up_to_date(program: Program, manifest: Path) -> bool:
     return data["source"] != "maven" or data.get("recipe") in recipes
 
 
-def _read_manifest(component: Component, manifest: Path) -> Installed:
+def _read_manifest(component: Entry, manifest: Path) -> Installed:
     data, prefix = json.loads(manifest.read_text(encoding="utf-8")), manifest.parent
     return Installed(
         name=component.name,
@@ -283,7 +283,7 @@ def _describe(source: Source) -> str:
     return f"compile {source.module} {source.version} with Go"
 
 
-def _fetch(component: Component, source: Source, settings: Settings) -> Installed:
+def _fetch(component: Entry, source: Source, settings: Settings) -> Installed:
     home = _home(component, settings)
     check_space(f"Installing {component.title}", home, source.megabytes * _ROOM)
     stage = home / f".stage-{uuid.uuid4().hex[:8]}"
@@ -369,7 +369,7 @@ def _fetch_maven(program: Program, source: Source, stage: Path, settings: Settin
     return command
 
 
-def _adopt(component: Component, source: Source, stage: Path, binary: str, home: Path) -> Installed:
+def _adopt(component: Entry, source: Source, stage: Path, binary: str, home: Path) -> Installed:
     """Prove that the program in *stage* runs, and move it to its place under the version that it says."""
     program = _program(component)
     libraries = [str(folder.relative_to(stage)) for folder in apt.library_dirs(stage)]

@@ -24,13 +24,16 @@ from labkit.settings import files_root
 __all__ = [
     "AptSource",
     "Component",
+    "Entry",
     "GoSource",
     "MavenSource",
     "Program",
     "Ready",
     "ReleaseSource",
     "Source",
+    "Tool",
     "load_catalogue",
+    "load_tools",
     "profile_components",
 ]
 
@@ -160,18 +163,27 @@ class Ready(_Strict):
         return self
 
 
-class Component(_Strict):
-    """One component of the stack.  `memory_mb` is its resident memory at rest, per replica, in MB."""
+class Entry(_Strict):
+    """What has a name, a line about it, and possibly a program that is found, fetched or compiled."""
 
     name: str
     title: str
     about: str
+    program: Program | None = None
+
+
+class Tool(Entry):
+    """A program that labkit itself calls, such as `kubectl`; it is not a part of the lab."""
+
+
+class Component(Entry):
+    """One component of the stack.  `memory_mb` is its resident memory at rest, per replica, in MB."""
+
     profiles: tuple[str, ...]
     required: bool = False
     without: str = ""
     exercises: tuple[str, ...] = ()
     memory_mb: float
-    program: Program | None = None
     replicas: int = Field(default=1, ge=1, le=9)
     ports: dict[str, int]
     ready: Ready
@@ -227,6 +239,24 @@ def load_catalogue(folder: Path | None = None) -> dict[str, Component]:
     ('catalog-1', 'catalog-2')
     """
     return dict(_read(folder or files_root() / "infra" / "components"))
+
+
+@cache
+def load_tools(folder: Path | None = None) -> dict[str, Tool]:
+    """
+    The programs that labkit itself calls, by name.
+
+    Args:
+        folder: where their files are; `infra/tools` of the installation if None.
+
+    Raises:
+        ConfigInvalid: a file does not fit; every mistake is listed with line and column.
+
+    >>> sorted(load_tools())
+    ['kind', 'kubectl']
+    """
+    folder = folder or files_root() / "infra" / "tools"
+    return {path.stem: load_model(Tool, path) for path in sorted(folder.glob("*.yaml"))}
 
 
 def profile_components(profile: str, folder: Path | None = None) -> dict[str, Component]:

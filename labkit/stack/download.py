@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,7 +57,7 @@ def fetch_verified(url: str, checksums_url: str, target: Path, *, remembered: Pa
 
     Args:
         url: the file.
-        checksums_url: lines of `<sha256>  <file name>`.
+        checksums_url: lines of `<sha256>  <file name>`, or one sum alone.
         target: written only when the file is whole and verified.
         remembered: JSON file of sums by address.
         mirror: an address or folder that is tried first, with the same path.
@@ -107,10 +108,15 @@ def _open(address: str) -> tuple[Iterator[bytes], int | None]:
 
 def _published_sum(address: str, name: str) -> str:
     chunks, _ = _open(address)
-    for line in b"".join(chunks).decode(errors="replace").splitlines():
+    lines = b"".join(chunks).decode(errors="replace").split("\n")
+    for line in lines:
         digest, _, file_name = line.strip().partition(" ")
         if file_name.strip().lstrip("*").removeprefix("./") == name and len(digest) == 64:
             return digest.lower()
+    # A list for one file may hold the sum alone.
+    alone = [line.strip() for line in lines if line.strip()]
+    if len(alone) == 1 and re.fullmatch(r"[0-9a-fA-F]{64}", alone[0]):
+        return alone[0].lower()
     raise DownloadFailed(address, reason=f"it has no SHA-256 of {name}", how=_HOW)
 
 

@@ -67,7 +67,7 @@ def build(source: GoSource, output: Path, *, cache: Path) -> None:
         CommandFailed: the toolchain could not be had, or the compilation failed.
     """
     go, env = toolchain(cache)
-    command = f"{source.module}/{source.package}"
+    command = f"{source.module}/{source.package}".rstrip("/")
     ldflags = f"-s -w {source.ldflags}".replace("@{version}", source.version)
     module_version = source.module_version or source.version
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".module-") as folder:

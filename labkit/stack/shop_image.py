@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import re
 import shutil
 import sys
@@ -27,7 +28,7 @@ from labkit.stack.download import check_space
 from labkit.stack.engine import pull_problem
 from labkit.stack.progress import Progress, silent, step
 
-__all__ = ["REPOSITORY", "build_shop_image", "default_base"]
+__all__ = ["REPOSITORY", "build_shop_image", "default_base", "push_image"]
 
 REPOSITORY = "labkit-shop"
 _PYTHON = "3.11"
@@ -44,6 +45,7 @@ _ROOM_MB = 600
 _INSTALL_TIMEOUT_S = 900
 _BUILD_TIMEOUT_S = 900
 _ASK_TIMEOUT_S = 30
+_PUSH_TIMEOUT_S = 900
 
 
 def default_base() -> str:
@@ -209,8 +211,10 @@ def _prepare(context: Path, packages: Path) -> None:
 
 def _build(docker: str | Path, context: Path, tag: str, base: str) -> None:
     argv = [docker, "build", "--network", "none", "--build-arg", f"BASE={base}", "--tag", tag, context]
+    # An attestation would make it an index of two images, which kind cannot load.
+    env = {**os.environ, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
     try:
-        run(argv, timeout_s=_BUILD_TIMEOUT_S)
+        run(argv, timeout_s=_BUILD_TIMEOUT_S, env=env)
     except CommandFailed as error:
         problem = pull_problem(error.stderr_tail)
         if not problem:
@@ -219,3 +223,26 @@ def _build(docker: str | Path, context: Path, tag: str, base: str) -> None:
             f"The image of the shop begins with {base}, which cannot be had: {problem}. "
             "Set LABKIT_BASE_IMAGE to an image with Python 3.11 on Debian 12 that the engine has or can pull."
         ) from error
+
+
+def push_image(image: str, name: str, docker: str | Path = "docker") -> str:
+    """
+    Push *image* to a registry, for clusters that cannot see this machine's images.
+
+    Args:
+        image: as `build_shop_image` returned it.
+        name: registry and repository, as in `registry.example.com/team/labkit-shop`; its tag stays that of *image*
+            unless *name* has one.
+        docker: the command-line client, logged in to the registry.
+
+    Returns:
+        The name under which clusters pull it.
+
+    Raises:
+        CommandFailed: the registry did not take it.
+    """
+    target = name if ":" in name.rsplit("/", 1)[-1] else f"{name}:{image.rsplit(':', 1)[-1]}"
+    run([docker, "tag", image, target], timeout_s=_ASK_TIMEOUT_S)
+    how = "Log in with `docker login REGISTRY`, and see that you may push there."
+    run([docker, "push", "--quiet", target], timeout_s=_PUSH_TIMEOUT_S, how=how)
+    return target

@@ -45,9 +45,9 @@ def main() -> None:
     for program in _programs():
         if program not in kept:
             program.unlink()
-    for folder in [*FOLDERS, *Path("/usr/lib").glob("*-linux-gnu*/perl*")]:
-        shutil.rmtree(folder, ignore_errors=True)
-    for folder in [*(stdlib / name for name in OF_THE_STANDARD_LIBRARY), *stdlib.glob("config-3*")]:
+    folders = [*map(Path, FOLDERS), *Path("/usr/lib").glob("*-linux-gnu*/perl*")]
+    folders += [*(stdlib / name for name in OF_THE_STANDARD_LIBRARY), *stdlib.glob("config-3*")]
+    for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
     for path in Path("/usr").rglob("*"):
         if path.is_file() and not path.is_symlink() and path.stat().st_mode & _SPECIAL_BITS:
