@@ -116,7 +116,7 @@ class _Connection:
             try:
                 await self._stream.send_bytes(bytes([_DATA]) + data)
             except (ClientConnectionError, ConnectionError) as error:
-                raise Cut("the API server ended the stream") from error
+                raise Cut("the stream to it broke") from error
 
     async def _down(self) -> None:
         """From the pod to the client."""
@@ -130,7 +130,7 @@ class _Connection:
             elif message.type is WSMsgType.CLOSE:
                 return
             elif message.type is not WSMsgType.PONG:
-                raise Cut("the API server ended the stream")
+                raise Cut("the stream to it broke")
 
     async def _pass_on(self, message: WSMessage) -> None:
         channel, data = message.data[0], memoryview(message.data)[1:]
