@@ -60,8 +60,8 @@ class Position:
         """Take note of one more line."""
         second = time_ns // _NS
         self.newest_ns = max(self.newest_ns, time_ns)
-        self.counts[second] = self.counts.get(second, 0) + 1
-        self.counts = {s: n for s, n in self.counts.items() if s >= self.since_s}
+        counts = {**self.counts, second: self.counts.get(second, 0) + 1}
+        self.counts = {s: n for s, n in counts.items() if s >= self.since_s}
 
     def known(self) -> int:
         """How many of the lines from `since_s` on were read."""

@@ -108,14 +108,20 @@ class _Follower(threading.Thread):
 
 
 def _lines(pieces: Iterable[bytes], *, ended: bool) -> Iterator[list[tuple[int, bytes]]]:
-    """The whole lines of each piece; with *ended* also the last one without an end, which a cut would leave half."""
+    """
+    The whole lines of each piece; with *ended* also the last one without an end, which a cut would leave half.
+
+    Raises:
+        _NoLine: something else than a line is among them, or at their end.
+    """
     rest = b""
     for piece in pieces:
         *whole, rest = (rest + piece).split(b"\n")
         rest = rest[:_LONGEST_LINE]
         if whole:
             yield [_parted(line) for line in whole]
-    if rest and ended:
+    when, blank, _ = rest.partition(b" ")
+    if rest and (ended or (blank and nanoseconds(when) is None)):
         yield [_parted(rest)]
 
 
