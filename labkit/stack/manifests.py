@@ -254,7 +254,11 @@ def _of_pod(pod: Mapping[str, Any], side: str, resource: str) -> Decimal:
     def values(containers: Iterable[Mapping[str, Any]]) -> list[Decimal]:
         return [_quantity(one.get("resources", {}).get(side, {}).get(resource, 0)) for one in containers]
 
-    return max([sum(values(pod["containers"]), Decimal(0)), *values(pod.get("initContainers", []))])
+    inits = pod.get("initContainers", [])
+    # One that is restarted always runs beside the others.
+    beside = sum(values(one for one in inits if one.get("restartPolicy") == "Always"), Decimal(0))
+    once = values(one for one in inits if one.get("restartPolicy") != "Always")
+    return beside + max([sum(values(pod["containers"]), Decimal(0)), *once])
 
 
 def _quantity(text: str | float) -> Decimal:
