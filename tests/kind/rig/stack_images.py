@@ -73,8 +73,7 @@ STACK_IMAGES = {
     component: f"localhost/labkit-ci/{component}:{version}"
     for component, version in {
         "prometheus": f"v{prometheus3.PINNED}",
-        **{name: f"v{_version(name)}" for name in _BUILDS if name != "kube-state-metrics"},
-        "kube-state-metrics": f"v{_KUBE_STATE_METRICS}",
+        **{name: f"v{version}" for name, build in _BUILDS.items() for version in build.requires.values()},
         **packages.STACK_VERSIONS,
         **{name: _version(name) for name in (*_ACQUIRED, "opensearch")},
     }.items()
@@ -97,41 +96,54 @@ def stack_archive(parts: Parts, progress: Progress = silent) -> Path:
     cache = Cache(settings.cache_dir / "test-tools" / "kind-rig")
     if not any(cache.root.glob("stack-images-*")):
         check_space("the images of the lab's servers", cache.root, _ROOM_MB)
-    programs: dict[str, Path] = {}
-    for name, build in _BUILDS.items():
-        compile_it = partial(golang.compile_programs, build, cache=settings.cache_dir)
-        folder = cache.get(name, build.key, compile_it, what=f"compile {name} from Go modules", progress=progress)
-        programs[name] = folder / next(iter(build.programs))
-
-    def make_root(into: Path) -> None:
-        packages.make_root(packages.STACK_ROOT, into / "root.tar", engine=parts.engine)
-
-    root = packages.STACK_ROOT
-    what = f"install {len(root.packages)} packages for {root.name}"
-    root_tar = cache.get(root.name, root.key, make_root, what=what, progress=progress) / "root.tar"
+    programs = _compiled(cache, settings, progress)
+    root_tar = _root(parts, cache, progress)
 
     def put_together(into: Path) -> None:
         opensearch = acquire(load_catalogue()["opensearch"], settings, progress)
         programs["prometheus"] = prometheus3.compiled("prometheus")
-        programs.update({name: _acquired(name, settings, progress).path for name in _ACQUIRED})
+        programs.update({name: _acquired(name, settings, progress) for name in _ACQUIRED})
         with tempfile.TemporaryDirectory(prefix=".layers-", dir=into) as work:
             write_archive(into / "images.tar", list(_images(programs, opensearch, root_tar, Path(work))))
 
     source = _pinned("opensearch")
     assert isinstance(source, MavenSource)
-    keys = [root.key, maven.recipe(source), *(build.key for build in _BUILDS.values()), *STACK_IMAGES.values()]
-    key = digest(*keys, Path(__file__), _HERE / "images.py", _ENTRYPOINT)
+    builds = [build.key for build in _BUILDS.values()]
+    made_of = [packages.STACK_ROOT.key, maven.recipe(source), *builds, *STACK_IMAGES.values()]
+    key = digest(*made_of, Path(__file__), _HERE / "images.py", _ENTRYPOINT)
     what = "put the images of the stack together"
     return cache.get("stack-images", key, put_together, what=what, progress=progress) / "images.tar"
 
 
-def _acquired(component: str, settings: Settings, progress: Progress) -> Installed:
+def _compiled(cache: Cache, settings: Settings, progress: Progress) -> dict[str, Path]:
+    """The programs of `_BUILDS` by component."""
+    programs: dict[str, Path] = {}
+    for name, build in _BUILDS.items():
+        compile_it = partial(golang.compile_programs, build, cache=settings.cache_dir)
+        folder = cache.get(name, build.key, compile_it, what=f"compile {name} from Go modules", progress=progress)
+        programs[name] = folder / next(iter(build.programs))
+    return programs
+
+
+def _root(parts: Parts, cache: Cache, progress: Progress) -> Path:
+    """The tar of Debian with its servers and Java."""
+    root = packages.STACK_ROOT
+
+    def make(into: Path) -> None:
+        packages.make_root(root, into / "root.tar", engine=parts.engine)
+
+    what = f"install {len(root.packages)} packages for {root.name}"
+    return cache.get(root.name, root.key, make, what=what, progress=progress) / "root.tar"
+
+
+def _acquired(name: str, settings: Settings, progress: Progress) -> Path:
     """A program that labkit itself fetches or compiles; in the version that its image is named after."""
-    here, installed = load_catalogue()[component], acquire(load_catalogue()[component], settings, progress)
-    if installed.version != _version(component):
+    component = load_catalogue()[name]
+    installed = acquire(component, settings, progress)
+    if installed.version != _version(name):
         tried = [f"{installed.path} is version {installed.version}"]
-        raise ToolMissing(component, wanted_version=_version(component), tried=tried, how=remedy(here))
-    return installed
+        raise ToolMissing(name, wanted_version=_version(name), tried=tried, how=remedy(component))
+    return installed.path
 
 
 def _images(programs: dict[str, Path], opensearch: Installed, root_tar: Path, work: Path) -> Iterator[Image]:
