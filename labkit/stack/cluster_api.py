@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlencode
+from urllib.request import getproxies
 
 from labkit.errors import ClusterGone, ClusterRefused, ConfigInvalid
+from labkit.stack.contexts import is_of_this_machine, kubeconfig_path
 
-__all__ = ["APPLY", "GRACE_S", "MERGE", "Api", "kubeconfig_path"]
+__all__ = ["APPLY", "GRACE_S", "MERGE", "Api"]
 
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
@@ -25,13 +26,6 @@ GRACE_S = 30.0
 _AGAIN_AFTER_S = 1.0
 
 T = TypeVar("T")
-
-
-def kubeconfig_path(kubeconfig: Path | None) -> str:
-    """The file, or files joined as in KUBECONFIG, that contexts are read from."""
-    if kubeconfig is not None:
-        return str(kubeconfig)
-    return os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
 
 
 class Api:
@@ -61,6 +55,10 @@ class Api:
                 problems=[f"context {context!r} cannot be used: {error}"],
                 how="`kubectl config get-contexts` lists the contexts that there are.",
             ) from error
+        if is_of_this_machine(client.configuration.host) and client.configuration.proxy in getproxies().values():
+            # Proxies of the environment are for the outside world; newer clients take them for loopback too.
+            client.configuration.proxy = None
+            client = kubernetes.client.ApiClient(client.configuration)
         self._configuration = client.configuration
         self._pool = client.rest_client.pool_manager
         self.server = str(client.configuration.host).rstrip("/")

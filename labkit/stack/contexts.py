@@ -18,9 +18,17 @@ from urllib.parse import urlsplit
 import yaml
 
 from labkit.errors import ConfigInvalid, NotConfirmed, UnknownName
-from labkit.stack.cluster_api import kubeconfig_path
 
-__all__ = ["TRUST", "ClusterRef", "confirm", "contexts", "is_of_this_machine", "needs_asking", "resolve"]
+__all__ = [
+    "TRUST",
+    "ClusterRef",
+    "confirm",
+    "contexts",
+    "is_of_this_machine",
+    "kubeconfig_path",
+    "needs_asking",
+    "resolve",
+]
 
 TRUST = "LABKIT_TRUST_CONTEXT"
 
@@ -40,6 +48,13 @@ class ClusterRef:
     server: str
     user: str
     namespace: str
+
+
+def kubeconfig_path(kubeconfig: Path | None) -> str:
+    """The file, or files joined as in KUBECONFIG, that contexts are read from."""
+    if kubeconfig is not None:
+        return str(kubeconfig)
+    return os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
 
 
 def contexts(kubeconfig: Path | None = None) -> list[ClusterRef]:

@@ -63,7 +63,7 @@ class TestImages:
         ("said", "told", "advice"),
         [
             (
-                "unexpected status code https://registry-1.docker.io/v2/library/redis/manifests/sha256:1: 429 Too Many Requests",
+                "unexpected status code https://registry-1.docker.io/v2/library/redis: 429 Too Many Requests",
                 "the registry's rate limit is reached (toomanyrequests)",
                 "LABKIT_IMAGE_REGISTRY",
             ),
