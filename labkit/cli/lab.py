@@ -34,17 +34,24 @@ Offset = Annotated[
 ]
 Profile = Annotated[str | None, typer.Option(help="Which components run.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of the thirty days of history.")]
+On = Annotated[
+    str | None,
+    typer.Option(
+        "--on", help="Where: local, kind (a cluster in Docker), or the name of a kubectl context.", metavar="PLACE"
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Name = Annotated[str, typer.Argument(help="A name from `labkit status`.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file to *app*."""
-    for command in (up, down, status, doctor, logs, open_ui, reset, jupyter):
+    for command in (up, down, status, doctor, logs, open_ui, reset, jupyter, image):
         app.command(name="open" if command is open_ui else None)(command)
 
 
 def up(
+    on: On = None,
     profile: Profile = None,
     seed: Seed = None,
     run_dir: RunDir = None,
@@ -52,21 +59,33 @@ def up(
     ttl: Annotated[
         str | None, typer.Option(help="Stop by itself after this long without use, as in 30m or 4h.")
     ] = None,
+    yes_this_cluster: Annotated[
+        bool, typer.Option("--yes-this-cluster", help="Use the cluster of the context without being asked.")
+    ] = False,
 ) -> None:
     """
     Start the lab, or say that it is up already.
 
-    It stays up until `labkit down`, or until nobody used it for its time to live.
+    With `--on kind` on a cluster that labkit makes in Docker, with `--on CONTEXT` on one that is there, in a namespace
+    of its own.  It stays up until `labkit down`, or until nobody used it for its time to live.
     """
     from labkit.lab import up as start  # noqa: PLC0415  (`labkit --help` must not wait for the clients)
 
     if ttl is not None:
         os.environ["LABKIT_TTL_S"] = ttl
-    start(profile=profile, seed=seed, run_dir=run_dir, port_offset=port_offset, owner=None)
+    if yes_this_cluster:
+        # Wherever the name of the context comes from: option, environment or file.
+        os.environ["LABKIT_TRUST_CONTEXT"] = load_settings({"lab": on}).lab
+    start(on, profile=profile, seed=seed, run_dir=run_dir, port_offset=port_offset, owner=None)
 
 
 def down(run_dir: RunDir = None) -> None:
-    """Stop the lab.  Data and logs stay; the next `labkit up` continues from them."""
+    """
+    Stop the lab.
+
+    Data and logs of a lab of processes stay; the next `labkit up` continues from them.  Of a lab on a cluster nothing
+    stays there: its namespace goes, and the kind cluster with the last lab on it.
+    """
     stopped = runtime_of(_settings(run_dir)).down(progress=printer())
     if not stopped:
         typer.echo(" ✓ no lab is up")
@@ -86,6 +105,7 @@ def status(run_dir: RunDir = None, as_json: AsJson = False) -> None:
 
 
 def doctor(
+    on: On = None,
     profile: Profile = None,
     as_json: AsJson = False,
     settings: Annotated[
@@ -93,7 +113,7 @@ def doctor(
     ] = False,
 ) -> None:
     """Say what is here, what is missing and how to get it.  Exit code 1 if the lab cannot run here."""
-    in_force = load_settings({"profile": profile})
+    in_force = load_settings({"lab": on, "profile": profile})
     if settings:
         _show_settings(in_force)
         return
@@ -142,13 +162,14 @@ def reset(run_dir: RunDir = None) -> None:
 
 
 def jupyter(
+    on: On = None,
     port: Annotated[int, typer.Option(help="Port of JupyterLab, on this machine only.")] = 8888,
     browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
 ) -> None:
     """Start the lab and JupyterLab; the pages of Prometheus and Alertmanager are in its launcher."""
     from labkit.lab import up as start  # noqa: PLC0415
 
-    lab = start(owner=os.getpid())
+    lab = start(on, owner=os.getpid())
     pages = {f"LABKIT_UI_{name.upper()}": lab.url(name) for name in _PAGES if lab.has(name)}
     root = files_root()
     argv = [sys.executable, "-m", "jupyterlab", f"--port={port}", "--ServerApp.ip=127.0.0.1"]
@@ -161,6 +182,24 @@ def jupyter(
     argv += ["--allow-root"] if os.geteuid() == 0 else []
     environment = {**os.environ, **pages}
     os.execve(sys.executable, argv, environment)  # noqa: S606  (JupyterLab takes this process over, and with it the lab)
+
+
+def image(
+    push: Annotated[
+        str | None, typer.Option(help="Also push it under this name, as in registry.example.com/team/labkit-shop.")
+    ] = None,
+) -> None:
+    """
+    Build the image of the shop and print its name.
+
+    `labkit up --on kind` does this by itself; a cluster elsewhere has to pull it: push it, and name it in
+    LABKIT_SHOP_IMAGE.
+    """
+    from labkit.stack.shop_image import build_shop_image, push_image  # noqa: PLC0415
+
+    settings = load_settings()
+    built = build_shop_image(progress=printer(sys.stderr), cache=settings.cache_dir, base=settings.base_image)
+    typer.echo(push_image(built, push) if push else built)
 
 
 def _settings(run_dir: Path | None) -> Settings:

@@ -57,6 +57,15 @@ class ShopAdmin:
         """Replica → version, flags and active faults; *of* as in `instances`."""
         return {name: self._call("GET", name, "state") for name in self.instances(of)}
 
+    def cpu_s(self, of: str = "") -> float:
+        """
+        Seconds of processor that the replicas have used since each started, in user and kernel mode together.
+
+        Args:
+            of: a replica or a service; all if empty.
+        """
+        return sum(float(state["cpu_s"]) for state in self.state(of).values())
+
     def flags(self, of: str = "") -> dict[str, dict[str, Value]]:
         """Replica → flag → value; *of* as in `instances`."""
         found: dict[str, dict[str, Value]] = {}

@@ -8,6 +8,7 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 from labkit.errors import LabkitError
@@ -109,6 +110,7 @@ class Replica:
             "version": self.telemetry.version,
             "started_version": self.config.version,
             "pid": os.getpid(),
+            "cpu_s": round(process_time(), 6),
             "flags": self.flags.describe(),
             "faults": self.faults.describe(),
         }

@@ -10,8 +10,6 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
-
 from labkit._http import is_up
 from labkit._proc import stop_running, tail
 from labkit._wait import wait_until
@@ -26,7 +24,7 @@ from labkit.stack.progress import Event, Progress, step
 from labkit.stack.prometheus_config import PrometheusConfig
 from labkit.stack.runtime import ComponentStatus, Hooks, Runtime
 from labkit.stack.state import ProcessId, State, lab_processes, resume_all
-from labkit.stack.supervisor import ProcessInfo
+from labkit.stack.supervisor import ProcessInfo, memory_mb
 
 __all__ = ["LocalRuntime"]
 
@@ -146,7 +144,7 @@ class LocalRuntime(Runtime):
             ready=info is not None and _is_ready(instance, info, timeout_s=1.0),
             port=next(iter(instance.ports.values()), None),
             pid=pid,
-            memory_mb=_memory_mb(pid),
+            memory_mb=memory_mb(pid),
             uptime_s=info.uptime_s if info and pid else None,
             version=program.version if program else "",
         )
@@ -257,13 +255,3 @@ def _accepts(port: int, timeout_s: float) -> bool:
             return True
     except OSError:
         return False
-
-
-def _memory_mb(pid: int | None) -> float | None:
-    if pid is None:
-        return None
-    try:
-        process = psutil.Process(pid)
-        return sum(p.memory_info().rss for p in (process, *process.children(recursive=True))) / 1e6
-    except psutil.NoSuchProcess:
-        return None

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
 from labkit._proc import run
@@ -22,7 +23,7 @@ from labkit.errors import NotReady
 from labkit.stack.download import write_atomically
 from labkit.stack.plan import Instance, Layout, socket_dir
 
-__all__ = ["ProcessInfo", "Supervisor"]
+__all__ = ["ProcessInfo", "Supervisor", "memory_mb"]
 
 _START_TIMEOUT_S = 20
 _STOP_WAIT_S = 5
@@ -52,9 +53,15 @@ class Supervisor:
         self.pid_file = run_dir / "supervisord.pid"
         self.log_path = run_dir / "log" / "supervisord.log"
 
-    def start(self, layout: Layout, lab_id: str) -> int:
+    def start(self, layout: Layout, lab_id: str, *, whole_environment: bool = False) -> int:
         """
         Start supervisord with every instance of *layout* known and none running; returns its process id.
+
+        Args:
+            layout: of the lab.
+            lab_id: by which its processes are known.
+            whole_environment: children see all of this process's variables but labkit's own settings: programs that
+                log in to a cluster need those of their cloud.
 
         Raises:
             CommandFailed: it ended at once; carries what it said.
@@ -63,7 +70,8 @@ class Supervisor:
         self.socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         config = self.run_dir / "supervisord.conf"
         write_atomically(config, self._configuration(layout), mode=0o600)
-        environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | {"LABKIT_LAB_ID": lab_id}
+        passed_on = {n: v for n, v in os.environ.items() if n in _PASSED_ON or (whole_environment and _foreign(n))}
+        environment = passed_on | {"LABKIT_LAB_ID": lab_id}
         # It puts itself into the background, in a session of its own: Ctrl-C in a terminal must reach labkit
         # alone, which then stops things in order.
         argv = [sys.executable, "-m", "labkit.stack.supervisord", "-c", str(config)]
@@ -178,5 +186,20 @@ class Supervisor:
         }
 
 
+def _foreign(name: str) -> bool:
+    return not name.startswith("LABKIT_")
+
+
 def _escape(text: str) -> str:
     return text.replace("%", "%%")
+
+
+def memory_mb(pid: int | None) -> float | None:
+    """Resident memory of a process and its children, in MB; None if it is not there."""
+    if pid is None:
+        return None
+    try:
+        process = psutil.Process(pid)
+        return sum(p.memory_info().rss for p in (process, *process.children(recursive=True))) / 1e6
+    except psutil.NoSuchProcess:
+        return None

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.kind.cluster import Cluster, cluster
+from tests.kind.kind_lab import KindLab, what_there_is
 from tests.kind.rig.engine import Engine, default_home
 from tests.kind.rig.leftovers import read_sysctls
 from tests.kind.rig.parts import Parts, build_parts
+from tests.kind.rig.stack_images import stack_archive
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +46,26 @@ def namespace(two_nodes: Cluster, request: pytest.FixtureRequest) -> Iterator[st
     name = request.node.name.removeprefix("test_").replace("_", "-")[:60].rstrip("-")
     with two_nodes.namespace(name) as created:
         yield created
+
+
+@pytest.fixture(scope="session")
+def inside(rig: Engine) -> Iterator[Engine]:
+    """The engine, when this process is in its network: Python reaches API servers and forwarded ports too."""
+    with rig.entered():
+        yield rig
+
+
+@pytest.fixture(scope="session")
+def images(parts: Parts) -> Path:
+    """The images of the lab's servers, as one archive."""
+    return stack_archive(parts)
+
+
+@pytest.fixture(scope="session")
+def kind_lab(inside: Engine, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KindLab]:
+    """A lab that `labkit up --on kind` made from nothing; when the session ends, nothing of it is left."""
+    run_dir = tmp_path_factory.mktemp("kind") / "run"
+    before = what_there_is(inside)
+    with KindLab(inside, run_dir, images) as lab:
+        yield lab
+    assert what_there_is(inside) == before
