@@ -37,7 +37,7 @@ _PULL_PROBLEMS = {
         *("toomanyrequests", "pull rate limit", "429 too many"),
     ),
     "the registry's name cannot be resolved (no network?)": (
-        *("no such host", "server misbehaving", "name resolution"),
+        *("no such host", "dial tcp: lookup", "server misbehaving", "name resolution"),
     ),
     "the registry does not answer (no network?)": (
         *("i/o timeout", "connection refused", "network is unreachable", "tls handshake timeout"),
