@@ -22,6 +22,7 @@ _DATA, _ERROR = 0, 1
 _CHUNK_BYTES = 64 * 1024
 # Idle connections say something this often, in seconds: what lies between may forget a silent one.
 _PING_EVERY_S = 30.0
+_PONG_WITHIN_S = 30.0
 # The protocol cannot say "no more from me, I still listen".  A client that ends its side before it has its answer
 # gets this long for it, in seconds.
 _ANSWER_AFTER_END_S = 2.0
@@ -90,7 +91,8 @@ class _Connection:
         self._announced: set[int] = set()
         self._awaits_answer = False  # the last bytes went to the pod
         self._answered = False
-        self._silent = True  # nothing came since the last look
+        self._silent = False  # nothing came since the last ping
+        self._listens = False  # everything that came was passed on
 
     async def run(self) -> None:
         up, down = asyncio.create_task(self._up()), asyncio.create_task(self._down())
@@ -121,8 +123,9 @@ class _Connection:
     async def _down(self) -> None:
         """From the pod to the client."""
         while True:
+            self._listens = True
             message = await self._stream.receive()
-            self._silent = False
+            self._silent = self._listens = False
             if message.type is WSMsgType.BINARY:
                 await self._pass_on(message)
             elif message.type is WSMsgType.PING:
@@ -149,13 +152,12 @@ class _Connection:
     async def _pulse(self) -> None:
         """Keep an idle stream known, and notice when nobody is at its other end."""
         while True:
-            self._silent = True
             await asyncio.sleep(_PING_EVERY_S)
-            # A pod that does not read what it was sent holds back its answer to pings, too.
-            unanswered = self._silent and not self._awaits_answer
+            self._silent = True
             with suppress(ClientConnectionError, ConnectionError):
                 await self._stream.ping()
-            if unanswered:
-                await asyncio.sleep(_PING_EVERY_S)
-                if self._silent and not self._awaits_answer:
-                    raise Cut(f"no answer to a ping for {_PING_EVERY_S:g} s")
+            await asyncio.sleep(_PONG_WITHIN_S)
+            # An answer may be late for a good reason: it stands behind bytes that the client does not read yet, or
+            # the ping behind bytes that the pod does not read yet.
+            if self._silent and self._listens and not self._awaits_answer:
+                raise Cut(f"no answer to a ping within {_PONG_WITHIN_S:g} s")

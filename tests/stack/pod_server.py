@@ -55,6 +55,7 @@ class ApiServer:
     token: str = ""
     asked: list[str] = field(default_factory=list)
     sent_bytes: int = 0
+    answers_pings: bool = True
 
     async def start(self) -> None:
         """Listen."""
@@ -99,7 +100,7 @@ class ApiServer:
         if pod not in self.pods:
             raise web.HTTPNotFound
         port = int(request.query["ports"])
-        socket = web.WebSocketResponse(protocols=["v4.channel.k8s.io"])
+        socket = web.WebSocketResponse(protocols=["v4.channel.k8s.io"], autoping=self.answers_pings)
         await socket.prepare(request)
         assert socket.ws_protocol == "v4.channel.k8s.io"
         self._streams.append(request)
@@ -125,6 +126,8 @@ class ApiServer:
 
         async def up() -> None:
             async for message in socket:
+                if message.type is WSMsgType.PING:
+                    continue
                 assert message.type is WSMsgType.BINARY
                 assert message.data[0] == 0
                 writer.write(message.data[1:])

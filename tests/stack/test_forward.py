@@ -171,7 +171,7 @@ class TestProcess:
             _, log = process.communicate(timeout=20)
 
         assert (ready["pid"], ready["routes"][0]["listen"]) == (process.pid, port)
-        assert took_s < 2
+        assert took_s < 5
         assert process.returncode == 0
         assert "API server of here: no answer" in log
         assert not ready_file(tmp_path).exists()

