@@ -73,7 +73,9 @@ def apply_links(
 
     Raises:
         ConfigInvalid: a link leads to an instance that *upstreams* does not have.
-        RequestFailed: toxiproxy does not answer or refuses, for example because a port is taken.
+        RequestFailed: toxiproxy does not answer or refuses, for example because a port is taken.  While a link waits
+            for an upstream that swallows packets, changing that link stops the whole API for up to two minutes;
+            only a restart of toxiproxy ends that.
     """
     links = read_links() if links is None else links
     missing = sorted({link.upstream for link in links} - set(upstreams))

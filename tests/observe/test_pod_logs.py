@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from labkit.observe import pod_logs
 from labkit.observe._pod_api import PodApi, api_url
 from labkit.observe._pod_journal import Journal, nanoseconds
 from labkit.observe.pod_logs import Collector
+from labkit.observe.shipper import Placed, Shipper
 from tests.observe.kubelet_server import OnePod, Run, serving
 
 NOW = 1_772_359_200 * 10**9
@@ -228,6 +229,26 @@ def test_a_file_is_named_by_its_service(label: str, containers: list[str], conta
         "spec": {"containers": [{"name": name} for name in containers]},
     }
     assert pod_logs._service(pod, container) == expected
+
+
+def test_the_shipper_takes_the_files_for_what_they_are(pod: OnePod, start: Start, tmp_path: Path) -> None:
+    """Both of a container that wrote much, under the name of its service."""
+
+    class Kept:
+        lines: list[Placed] = []  # noqa: RUF012
+
+        def send(self, lines: Sequence[Placed]) -> None:
+            self.lines += lines
+
+    pod.runs.append(Run("a", numbered(60)))
+    start(most_bytes=300)
+    wait_until(lambda: len(written(tmp_path)) == 60, "the lines", timeout_s=20)
+    pod.runs[0].lines.extend(numbered(70, 60))
+    wait_until(lambda: len(written(tmp_path)) == 70, "the lines after the rotation", timeout_s=20)
+    Shipper(tmp_path / "logs", tmp_path / "offsets.json", Kept()).ship()
+    assert list((tmp_path / "logs").glob("*.log.1"))
+    assert sorted(placed.line.message for placed in Kept.lines) == sorted(texts(numbered(70)))
+    assert {placed.line.service for placed in Kept.lines} == {"gateway"}
 
 
 def test_what_is_forbidden_is_named_and_a_new_token_is_used(pod: OnePod, tmp_path: Path) -> None:
