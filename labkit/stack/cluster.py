@@ -118,7 +118,7 @@ class Cluster:
             return True
         found = self._ours(name, lab_id)
         if found is not None and found["metadata"].get("deletionTimestamp"):
-            raise NamespaceStuck(name, waited_s=0, blockers=stuck_because(self, found), how=_how_stuck(name))
+            raise NamespaceStuck(name, waited_s=0, blockers=stuck_because(self, found), how=_how_stuck(self, name))
         self.api.call("PATCH", f"/api/v1/namespaces/{name}", body={"metadata": {"labels": wanted}},
                       content_type=MERGE, what=f"to label namespace {name}")  # fmt: skip
         return False
@@ -162,7 +162,7 @@ class Cluster:
                 break
             if clock() - start >= timeout_s:
                 blockers = stuck_because(self, found)
-                raise NamespaceStuck(name, waited_s=timeout_s, blockers=blockers, how=_how_stuck(name))
+                raise NamespaceStuck(name, waited_s=timeout_s, blockers=blockers, how=_how_stuck(self, name))
             sleep(_EVERY_S)
         return True
 
@@ -310,11 +310,12 @@ def _listable(cluster: Cluster) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
-def _how_stuck(name: str) -> str:
+def _how_stuck(cluster: Cluster, name: str) -> str:
+    patch = 'patch KIND NAME --type merge -p \'{"metadata":{"finalizers":null}}\''
     return (
         "Whoever set a finalizer has to remove it: usually a controller that is not running. If it will not come "
-        f'back: `kubectl -n {name} patch KIND NAME --type merge -p \'{{"metadata":{{"finalizers":null}}}}\'` for each; '
-        "the namespace then goes by itself. Run the command again after that."
+        f"back, `{cluster.api.kubectl} -n {name} {patch}` for each object; the namespace then goes by itself. "
+        "Run the command again after that."
     )
 
 

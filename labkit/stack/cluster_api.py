@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -169,6 +170,12 @@ class Api:
                     raise
             sleep(_AGAIN_AFTER_S)
 
+    @property
+    def kubectl(self) -> str:
+        """The beginning of a kubectl command that speaks to this cluster, for advice that is pasted."""
+        file = f"--kubeconfig {shlex.quote(str(self.kubeconfig))} " if self.kubeconfig else ""
+        return f"kubectl {file}--context {shlex.quote(self.context)}"
+
     def _authorization(self) -> dict[str, str]:
         # Asked for every call: a token of a cloud is renewed when it has run out.
         settings = self._configuration.auth_settings().values()
@@ -177,7 +184,7 @@ class Api:
     def _gone(self, reason: str) -> ClusterGone:
         how = (
             "Is the cluster running? For kind: `docker ps` lists its node, `docker start NAME` brings a stopped one "
-            f"back; then run the command again. `kubectl --context {self.context} version` asks the same server."
+            f"back; then run the command again. `{self.kubectl} version` asks the same server."
         )
         return ClusterGone(self.server, context=self.context, reason=reason, since=self.last_answer, how=how)
 

@@ -211,7 +211,8 @@ def _give_up_on_the_hopeless(watch: _Watch, causes: Mapping[str, Cause]) -> None
         limit_s = cause.hopeless_after_s
         if limit_s is not None and watch.lasted_s(name, cause) >= limit_s:
             how = f"{cause.how} " if cause.how else ""
-            more = f"More: `kubectl -n {watch.namespace} describe pod {name}`."
+            what = "get events" if cause.kind == "refused" else f"describe pod {name}"
+            more = f"More: `{watch.cluster.api.kubectl} -n {watch.namespace} {what}`."
             raise WillNotStart(name, cause=cause.text, log_tail=watch.log_of(name, cause), how=f"{how}{more}")
 
 
@@ -228,7 +229,7 @@ def _not_ready(
     logs = [(name, watch.log_of(name, cause)) for name, cause in causes.items()]
     shown = [f"The last lines of {name}:\n{said}\n" for name, said in logs if said][:_FEW]
     hows = [*dict.fromkeys(cause.how for cause in causes.values() if cause.how)]
-    hows.append(f"`kubectl -n {watch.namespace} get pods,events` shows more.")
+    hows.append(f"`{watch.cluster.api.kubectl} -n {watch.namespace} get pods,events` shows more.")
     seen = "".join(f"\n  - {line}" for line in lines)
     how = "\n" + "".join(shown) + " ".join(hows)
     return NotReady(f"components of {watch.namespace} ready", waited_s=timeout_s, last_seen=seen, how=how)

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
-import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
-from urllib.parse import urlsplit
 
 import pytest
-import yaml
 
 from labkit._wait import wait_until
 from labkit.errors import (
@@ -26,7 +20,6 @@ from labkit.errors import (
     InvalidValue,
     NamespaceStuck,
     NotOurs,
-    NotReady,
     RightsMissing,
     UnknownName,
     WillNotStart,
@@ -37,54 +30,27 @@ from labkit.stack.cluster_wait import wait_ready
 from labkit.stack.progress import Event
 from labkit.stack.rights import Right, missing_rights, require_rights, rights_of
 from tests.kind import cluster as kubectl
+from tests.kind.lab_objects import (
+    LAB,
+    NEVER_READY,
+    PATIENCE_S,
+    Relay,
+    configmap,
+    inside,
+    kubeconfig,
+    namespace_of_a_lab,
+    workload,
+)
 from tests.kind.rig.engine import Engine
 from tests.kind.rig.node_image import TOOLS_IMAGE
 
 pytestmark = [pytest.mark.kind, pytest.mark.timeout(900)]
 
-Object = dict[str, Any]
-PATIENCE_S = 120
-LAB = "e0e0e0"
-SAFE = {
-    "runAsNonRoot": True,
-    "runAsUser": 10001,
-    "allowPrivilegeEscalation": False,
-    "capabilities": {"drop": ["ALL"]},
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
-
-
-def workload(
-    name: str, command: str, /, *, kind: str = "Deployment", pod: Object | None = None, **more: object
-) -> Object:
-    """A Deployment or StatefulSet of one pod that may run where Pod Security is `restricted`."""
-    container = {"name": name, "image": TOOLS_IMAGE, "command": ["sh", "-c", command], "securityContext": SAFE, **more}
-    template = {
-        "metadata": {"labels": {"app": name}},
-        "spec": {"terminationGracePeriodSeconds": 0, "containers": [container], **(pod or {})},
-    }
-    spec: Object = {"replicas": 1, "selector": {"matchLabels": {"app": name}}, "template": template}
-    if kind == "StatefulSet":
-        spec["serviceName"] = name
-    return {"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name}, "spec": spec}
-
-
-def configmap(name: str, **data: str) -> Object:
-    """A ConfigMap."""
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
-
-
-def hurried() -> float:
-    """A clock that runs twenty times as fast, for limits that are minutes."""
-    return time.monotonic() * 20
-
 
 @pytest.fixture(scope="module")
 def kube(rig: Engine, request: pytest.FixtureRequest) -> Iterator[kubectl.Cluster]:
     """The cluster that RIG_CLUSTER names, or that of two nodes; this process is in its network meanwhile."""
-    name = os.environ.get("RIG_CLUSTER")
-    up = kubectl.Cluster(rig, name) if name else request.getfixturevalue("two_nodes")
-    with rig.entered():
+    with inside(rig, request) as up:
         yield up
 
 
@@ -92,17 +58,6 @@ def kube(rig: Engine, request: pytest.FixtureRequest) -> Iterator[kubectl.Cluste
 def cluster(kube: kubectl.Cluster) -> Cluster:
     """The same, as labkit speaks to it."""
     return Cluster(None, f"kind-{kube.name}")
-
-
-@contextmanager
-def namespace_of_a_lab(cluster: Cluster, title: str) -> Iterator[str]:
-    """A lab's namespace while the block runs."""
-    name = f"e-{title}-{secrets.token_hex(2)}"
-    cluster.create_namespace(name, LAB)
-    try:
-        yield name
-    finally:
-        cluster.delete_namespace(name, LAB, timeout_s=0)
 
 
 @pytest.fixture
@@ -278,137 +233,6 @@ class TestApply:
         assert cluster.get(f"/api/v1/namespaces/{namespace}/configmaps/settings") is None
 
 
-NEVER_READY = {
-    "readinessProbe": {"exec": {"command": ["sh", "-c", "echo the database is away; exit 1"]}, "periodSeconds": 1}
-}
-NOT_ALIVE = {
-    "livenessProbe": {
-        "exec": {"command": ["sh", "-c", "echo hangs; exit 1"]},
-        "periodSeconds": 1,
-        "failureThreshold": 1,
-    }
-}
-HUNGRY = {"resources": {"requests": {"memory": "20Mi"}, "limits": {"memory": "20Mi"}}}
-EAT = "sleep 1; dd if=/dev/zero of=/dev/null bs=200M count=1; exit 1"
-
-
-def _claim(name: str, kind: str) -> Object:
-    spec = {"accessModes": ["ReadWriteOnce"], "storageClassName": kind, "resources": {"requests": {"storage": "1Mi"}}}
-    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}, "spec": spec}
-
-
-def _mounting(claim: str) -> Object:
-    return {"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": claim}}]}
-
-
-# Each workload, and what is said of it when waiting ends.
-CAUSES: dict[str, tuple[Object, str]] = {
-    "image-here": (workload("image-here", "true", image="localhost/nothing:1"), "nothing:1 is not on the node"),
-    "image-there": (
-        workload("image-there", "true", image="docker.io/library/redis:7.4.2"),
-        "redis:7.4.2 cannot be pulled: the node does not reach the registry",
-    ),
-    "image-never": (
-        workload("image-never", "true", image="localhost/nothing:1", imagePullPolicy="Never"),
-        "its pod forbids to pull it",
-    ),
-    "image-name": (workload("image-name", "true", image="A B"), "'A B' is not the name of an image"),
-    "cpu": (
-        workload("cpu", "true", resources={"requests": {"cpu": "100"}}),
-        r"no node has enough cpu free: it asks for 100 CPUs, and the largest node has \d+ CPU",
-    ),
-    "claim": (
-        workload("claim", "true", pod=_mounting("slow")),
-        r"its volume claim slow \(storage class none-such\) is not bound: .*none-such.* not found",
-    ),
-    "no-claim": (workload("no-claim", "true", pod=_mounting("missing")), "its volume claim missing does not exist"),
-    "no-node": (
-        workload("no-node", "true", pod={"nodeSelector": {"disk": "gold"}}),
-        "no node takes it: .*didn't match Pod's node affinity/selector",
-    ),
-    "oom": (workload("oom", EAT, **HUNGRY), "more memory than its limit of 20Mi, [1-9] restart"),
-    "crash": (workload("crash", "echo first; echo no recipe >&2; exit 3"), "ended with exit code 3, 4 restarts"),
-    "no-program": (
-        workload("no-program", "", command=["/nothing"]),
-        "could not be started: .*/nothing.*no such file",
-    ),
-    "probe": (workload("probe", "sleep 600", **NEVER_READY), "its readiness probe fails: the database is away"),
-    "alive": (workload("alive", "sleep 600", **NOT_ALIVE), "restarted because its liveness probe failed: hangs"),
-    "settings": (
-        workload("settings", "true", envFrom=[{"configMapRef": {"name": "nope"}}]),
-        'container settings cannot be made: configmap "nope" not found',
-    ),
-    "mount": (
-        workload("mount", "true", pod={"volumes": [{"name": "v", "configMap": {"name": "nope"}}]}),
-        'a volume cannot be mounted: .*configmap "nope" not found',
-    ),
-    "first": (
-        workload(
-            "first", "true", pod={"initContainers": [{"name": "prepare", "image": TOOLS_IMAGE, "securityContext": SAFE,
-                                                      "command": ["sh", "-c", "echo no schema; exit 4"]}]},
-        ),
-        "init container prepare ended with exit code 4",
-    ),
-}  # fmt: skip
-# These wait for what may still come.
-PATIENT = {"probe", "no-node", "alive"}
-LAST_LINES = {"crash": "first\nno recipe", "first": "no schema"}
-
-
-@pytest.fixture(scope="module")
-def waiting(cluster: Cluster) -> Iterator[str]:
-    """A namespace in which none of the workloads becomes ready."""
-    with namespace_of_a_lab(cluster, "causes") as name:
-        apply(cluster, [_claim("slow", "none-such"), *(one for one, _ in CAUSES.values())], name)
-        yield name
-
-
-class TestCauses:
-    """Each cause of waiting, produced for real; all pods start at once, and each test looks at its own."""
-
-    @pytest.mark.parametrize("name", CAUSES)
-    def test_the_cause_is_told_while_waiting_and_in_the_error(self, cluster: Cluster, waiting: str, name: str) -> None:
-        """What cannot heal ends the wait early; the rest ends at the limit; both carry the last lines of the log."""
-        told: list[Event] = []
-        expected = NotReady if name in PATIENT else WillNotStart
-        clock = time.monotonic if name in PATIENT | {"crash", "oom", "no-program", "first"} else hurried
-        timeout_s = 20 if name in PATIENT else 10_000 if clock is hurried else 150
-        with pytest.raises(expected) as caught:
-            wait_ready(cluster, waiting, told.append, timeout_s, [name], clock=clock)
-        said = str(caught.value)
-        notes = [event.detail for event in told if event.kind == "note"]
-
-        assert re.search(CAUSES[name][1], said), said
-        assert any(re.search(CAUSES[name][1], note) for note in notes), notes
-        assert len(notes) == len(set(notes))
-        assert LAST_LINES.get(name, "") in said
-
-    def test_quota_is_a_cause_when_there_is_no_pod(self, cluster: Cluster, namespace: str) -> None:
-        """A Deployment says nothing itself; its ReplicaSet's event does."""
-        hard = {"pods": "0"}
-        quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "tiny"}, "spec": {"hard": hard}}
-        apply(
-            cluster, [quota, workload("web", "sleep 600"), workload("db", "sleep 600", kind="StatefulSet")], namespace
-        )
-        for name in ("web", "db"):
-            with pytest.raises(WillNotStart, match=f"{name} will not.*over the quota.*exceeded quota: tiny.*pods=1"):
-                wait_ready(cluster, namespace, timeout_s=10_000, wanted=[name], clock=hurried)
-
-    def test_pod_security_is_a_cause_when_there_is_no_pod(self, cluster: Cluster, namespace: str) -> None:
-        """It will not heal, so nobody waits."""
-        rooted = workload("rooted", "true")
-        del rooted["spec"]["template"]["spec"]["containers"][0]["securityContext"]
-        apply(cluster, [rooted], namespace)
-
-        with pytest.raises(WillNotStart, match="its pod is not allowed: violates PodSecurity"):
-            wait_ready(cluster, namespace, timeout_s=PATIENCE_S)
-
-    def test_a_workload_that_does_not_exist_is_named(self, cluster: Cluster, namespace: str) -> None:
-        """An empty namespace is not ready for what was wanted."""
-        with pytest.raises(NotReady, match="web does not exist"):
-            wait_ready(cluster, namespace, timeout_s=1, wanted=["web"])
-
-
 class TestReady:
     """When waiting ends well."""
 
@@ -480,7 +304,7 @@ class TestRights:
         with kube.namespace(f"e-clerk-{secrets.token_hex(2)}") as name:
             kube.kubectl("-n", name, "create", "serviceaccount", "clerk")
             token = kube.kubectl("-n", name, "create", "token", "clerk").strip()
-            yield Cluster(_kubeconfig(tmp_path, user={"token": token}), cluster.context)
+            yield Cluster(kubeconfig(tmp_path, user={"token": token}), cluster.context)
 
     def test_what_is_missing_is_named_and_the_role_grants_it(self, clerk: Cluster, kube: kubectl.Cluster) -> None:
         """All at once; with the role from the message, and no more, a lab can be made and taken away."""
@@ -526,7 +350,7 @@ class TestGone:
     def test_in_the_middle_of_a_wait(self, cluster: Cluster, namespace: str, tmp_path: Path) -> None:
         """Which server, since when, what to do; not before it was silent for the time of grace."""
         with Relay(cluster.server) as relay:
-            far = Cluster(_kubeconfig(tmp_path, server=relay.server), cluster.context, grace_s=3)
+            far = Cluster(kubeconfig(tmp_path, server=relay.server), cluster.context, grace_s=3)
             apply(far, [workload("probe", "sleep 600", **NEVER_READY)], namespace)
             threading.Timer(3, relay.cut).start()
             start = time.monotonic()
@@ -540,7 +364,7 @@ class TestGone:
     def test_one_that_comes_back_is_waited_for(self, cluster: Cluster, namespace: str, tmp_path: Path) -> None:
         """A restart of the API server fails no wait."""
         with Relay(cluster.server) as relay:
-            far = Cluster(_kubeconfig(tmp_path, server=relay.server), cluster.context, grace_s=20)
+            far = Cluster(kubeconfig(tmp_path, server=relay.server), cluster.context, grace_s=20)
             ready = {"readinessProbe": {"exec": {"command": ["sh", "-c", "true"]}, "initialDelaySeconds": 8}}
             apply(far, [workload("late", "sleep 600", **ready)], namespace)
             threading.Timer(1, relay.cut).start()
@@ -549,75 +373,3 @@ class TestGone:
 
             assert relay.cuts == 1
             assert relay.refused > 0
-
-
-class Relay:
-    """A TCP relay to an API server, which can be cut: then it drops what is open and takes nothing new."""
-
-    def __init__(self, server: str) -> None:
-        address = urlsplit(server)
-        self._target = (str(address.hostname), int(address.port or 443))
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.server = f"https://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._open: list[socket.socket] = []
-        self._is_cut = False
-        self.cuts = self.refused = 0
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.cut()
-        # A thread that waits in accept keeps a closed socket open; shutdown wakes it.
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def cut(self) -> None:
-        """Drop all connections; new ones are closed at once."""
-        self._is_cut, self.cuts = True, self.cuts + 1
-        for one in self._open:
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
-        self._open.clear()
-
-    def mend(self) -> None:
-        """Take connections again."""
-        self._is_cut = False
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            if self._is_cut:
-                self.refused += 1
-                near.close()
-                continue
-            far = socket.create_connection(self._target, timeout=10)
-            far.settimeout(None)
-            self._open += [near, far]
-            for source, sink in ((near, far), (far, near)):
-                threading.Thread(target=_copy, args=(source, sink), daemon=True).start()
-
-
-def _copy(source: socket.socket, sink: socket.socket) -> None:
-    with suppress(OSError):
-        while data := source.recv(65536):
-            sink.sendall(data)
-    with suppress(OSError):
-        sink.shutdown(socket.SHUT_WR)
-
-
-def _kubeconfig(folder: Path, *, server: str = "", user: Mapping[str, str] | None = None) -> Path:
-    """A copy of the kubeconfig in force, with another server or user."""
-    content = yaml.safe_load(Path(os.environ["KUBECONFIG"]).read_text(encoding="utf-8"))
-    for one in content["clusters"] if server else ():
-        one["cluster"]["server"] = server
-    for one in content["users"] if user else ():
-        one["user"] = dict(user or {})
-    path = folder / "kubeconfig"
-    path.write_text(yaml.safe_dump(content), encoding="utf-8")
-    return path

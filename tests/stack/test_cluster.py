@@ -96,7 +96,7 @@ class TestGone:
 
         assert (caught.value.server, caught.value.context, caught.value.since) == (url, "shop", None)
         assert "docker start" in str(caught.value)
-        assert "kubectl --context shop version" in str(caught.value)
+        assert f"`kubectl --kubeconfig {tmp_path / 'kubeconfig'} --context shop version`" in str(caught.value)
 
     def test_it_listens_and_is_silent(self, tmp_path: Path) -> None:
         """The limit holds."""
