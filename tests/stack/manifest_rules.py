@@ -16,6 +16,7 @@ import kubernetes_validate
 import kubernetes_validate.utils
 import yaml
 
+from labkit.settings import files_root
 from labkit.stack.catalogue import ReleaseSource, load_catalogue
 from labkit.stack.manifests import SHOP_IMAGE
 from labkit.stack.plan import Instance
@@ -202,6 +203,27 @@ def referring(objects: Objects) -> Iterator[str]:
     yield from _services(objects)
 
 
+def lingering(objects: Objects) -> Iterator[str]:
+    """What is behind a link keeps its address until no Service names it; none names what is not ready."""
+    text = (files_root() / "infra" / "shop" / "links.yaml").read_text(encoding="utf-8")
+    behind = {re.sub(r"-\d+$", "", link["upstream"]) for link in yaml.safe_load(text)["links"]}
+    for where, each in workloads(objects):
+        pod = each["spec"]["template"]["spec"]
+        if each["metadata"]["name"] not in behind:
+            continue
+        if not [one for one in pod.get("initContainers", []) if one["name"] == "linger" and "restartPolicy" in one]:
+            yield f"{where}: is behind a link and its address ends with it"
+        ready = pod["containers"][0].get("readinessProbe", {"failureThreshold": 9})
+        # Before the eight seconds are over, with some for those who hear of it.
+        if ready.get("periodSeconds", 10) * ready["failureThreshold"] > 4:
+            yield f"{where}: is behind a link and known too late not to be ready"
+        if pod["terminationGracePeriodSeconds"] < 20:
+            yield f"{where}: is behind a link and has no time to linger"
+    for where, each in objects.items():
+        if each["kind"] == "Service" and each["spec"].get("publishNotReadyAddresses"):
+            yield f"{where}: names a pod until it is gone"
+
+
 def _services(objects: Objects) -> Iterator[str]:
     pods = {each["metadata"]["name"]: each["spec"]["template"]["spec"] for _, each in workloads(objects)}
     for where, each in objects.items():
@@ -323,5 +345,6 @@ def containers(pod: Json) -> list[Json]:
 
 
 RULES: tuple[Rule, ...] = (
-    fit_schemas, named_by_kind, labelled, restricted, bounded, exact_images, probed, referring, least_rights,
+    fit_schemas, named_by_kind, labelled, restricted, bounded, exact_images, probed, referring,
+    lingering, least_rights,
 )  # fmt: skip
