@@ -33,6 +33,8 @@ _PAUSE_S = 0.3
 _LONGEST_PAUSE_S = 5.0
 # A change that the watch missed is noticed after this.
 _LOOK_AGAIN_S = 60
+# How long the log of a run that has ended is asked for when kubelet says that it has none.
+_GIVE_UP_S = 15
 # Bytes of a line that are kept; the shipper passes on less.
 _LONGEST_LINE = 1024 * 1024
 _MOST_BYTES = 5_000_000
@@ -52,6 +54,7 @@ class _Follower(threading.Thread):
         super().__init__(name=f"{pod['metadata']['name']}/{container}", daemon=True)
         self._api, self._container, self._journal = api, container, journal
         self._pod, self._uid = pod["metadata"]["name"], pod["metadata"]["uid"]
+        self._refused: dict[str, float] = {}
         self.changed = threading.Event()
         self.path, self.save = journal.path, journal.save
 
@@ -85,7 +88,10 @@ class _Follower(threading.Thread):
             try:
                 self._read(follow=running, previous=previous)
             except (RequestFailed, _NoLine) as error:
+                # A kubelet that is busy says the same of a log that it has.
                 if running or not _lost(error):
+                    raise
+                if time.monotonic() - self._refused.setdefault(run, time.monotonic()) < _GIVE_UP_S:
                     raise
                 _log.warning("%s: the rest of the log of its last run is gone: %s", self.name, error)
             if not running:
@@ -149,7 +155,7 @@ def _runs(status: Mapping[str, Any]) -> list[tuple[str, bool, bool]]:
 
 
 def _lost(error: Exception) -> bool:
-    """Whether asking again would be answered the same."""
+    """Whether kubelet says that there is no such log."""
     return isinstance(error, _NoLine) or getattr(error, "status", None) in {400, 404}
 
 

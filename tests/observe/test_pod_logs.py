@@ -183,12 +183,25 @@ def test_a_remark_of_kubelet_is_no_line(
     until(tmp_path, texts(numbered(3)))
 
 
-def test_a_run_whose_log_is_gone_holds_nothing_up(pod: OnePod, start: Start, tmp_path: Path) -> None:
-    """Kubelet has removed the log of the run before: the present one is followed all the same."""
+def test_a_run_whose_log_is_gone_holds_nothing_up(
+    pod: OnePod, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kubelet has removed the log of the run before: after a while the present one is followed all the same."""
+    monkeypatch.setattr(pod_logs, "_GIVE_UP_S", 1)
     pod.runs += [Run("a", ended=True), Run("b", numbered(3))]
     pod.runs[0].lines.append((NOW, b"unable to retrieve container logs for containerd://1"))
     start()
     wait_until(lambda: "line 2" in written(tmp_path), "the present run", timeout_s=20)
+
+
+def test_a_kubelet_that_has_no_log_for_a_moment_is_asked_again(pod: OnePod, start: Start, tmp_path: Path) -> None:
+    """Of a run that has ended, too: when it is busy it says the same as when the log is gone."""
+    pod.runs += [Run("a", numbered(3), ended=True), Run("b", numbered(6, 3))]
+    pod.remark = b"unable to retrieve container logs for containerd://1"
+    start()
+    wait_until(lambda: len(pod.asked) >= 3, "it asks again", timeout_s=20)
+    pod.remark = b""
+    until(tmp_path, texts(numbered(6)))
 
 
 def test_what_is_too_much_of_pods_that_are_gone_is_removed(
