@@ -86,7 +86,9 @@ class _Follower(threading.Thread):
             found = True
             self._journal.begin(run)
             try:
-                self._read(follow=running, previous=previous)
+                # Whole is what has nothing more when it is asked for again: a server that ends may end an answer early.
+                while self._read(follow=running, previous=previous) and not running:
+                    pass
             except (RequestFailed, _NoLine) as error:
                 # A kubelet that is busy says the same of a log that it has.
                 if running or not _lost(error):
@@ -98,8 +100,9 @@ class _Follower(threading.Thread):
                 self._journal.finish(run)
         return found
 
-    def _read(self, *, follow: bool, previous: bool) -> None:
-        position = self._journal.position
+    def _read(self, *, follow: bool, previous: bool) -> bool:
+        """Read on from the position; returns whether there was anything new."""
+        found, position = False, self._journal.position
         known, newest_ns = position.known(), position.newest_ns
         pieces = self._api.log(self._pod, self._container, since_s=position.since_s, follow=follow, previous=previous)
         for lines in _lines(pieces, ended=not follow):
@@ -111,6 +114,8 @@ class _Follower(threading.Thread):
                     known = 0
                     fresh.append((time_ns, text))
             self._journal.add(fresh)
+            found = found or bool(fresh)
+        return found
 
 
 def _lines(pieces: Iterable[bytes], *, ended: bool) -> Iterator[list[tuple[int, bytes]]]:
