@@ -136,7 +136,7 @@ def _container_cause(pod: Json, status: Json, own: Sequence[Json], *, init: bool
         text, how = image_cause(str(status.get("image", "")), reason, said, events)
         return Cause("image", text, how, 0 if reason in _NEVER else _IMAGE_S)
     if reason in _CONFIG_REASONS:
-        return Cause("config", f"{who} cannot be made: {said or reason}", "", _CONFIG_S)
+        return Cause("config", f"{who} cannot be started: {said.strip() or reason}", "", _CONFIG_S)
     ended = state.get("terminated") or (status.get("lastState") or {}).get("terminated")
     # One that runs now and ended before anybody waited is told by what it does now.
     is_news = "running" not in state or int(status.get("restartCount", 0)) > restarts_before
@@ -153,6 +153,9 @@ def _crash(
     pod: Json, status: Json, ended: Json, own: Sequence[Json], who: str, *, init: bool, restarts_before: int
 ) -> Cause:
     restarts, code, name = int(status.get("restartCount", 0)), ended.get("exitCode"), str(status["name"])
+    if ended.get("message") and ended.get("reason") in {"StartError", "ContainerCannotRun"}:
+        # The same as while it waits for the next attempt, in the same words.
+        return Cause("config", f"{who} cannot be started: {str(ended['message']).strip()}", "", _CONFIG_S)
     times = f", {restarts} restarts" if restarts > 1 else ", 1 restart" if restarts else ""
     how = ""
     if ended.get("reason") == "OOMKilled":
@@ -163,8 +166,6 @@ def _crash(
         text = f"{who} was restarted because {said}{times}"
     else:
         text = f"{who} ended with exit code {code}{_signal(code)}{times}"
-        if ended.get("message") and ended.get("reason") in {"StartError", "ContainerCannotRun"}:
-            text = f"{who} could not be started: {str(ended['message']).strip()}{times}"
     limit_s: float | None = None
     if restarts >= HOPELESS_RESTARTS and "running" not in status["state"]:
         limit_s = 0 if restarts - restarts_before >= HOPELESS_RESTARTS else _CRASH_AGAIN_S

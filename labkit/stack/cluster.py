@@ -221,7 +221,9 @@ class Cluster:
         }
         path, what = f"/api/v1/namespaces/{namespace}/pods/{pod}/log", f"to show the log of {pod}"
         try:
-            return self.api.patiently(lambda: self.api.text("GET", path, query=query, what=what))
+            said = self.api.patiently(lambda: self.api.text("GET", path, query=query, what=what))
+            # kubelet says so with success when it deleted the log in the same moment.
+            return "" if said.startswith("unable to retrieve container logs for") else said
         except ClusterRefused as error:
             # 400: a container that has not started, or has no earlier run; 404: the pod went.
             if error.status in (400, 404):

@@ -20,6 +20,7 @@ _EVERY_S = 1.0
 _MILD_S = 10.0
 _LOG_LINES = 15
 _FEW = 3
+_STEADY_S = 5.0
 # A StatefulSet does not replace a pod of an earlier version that never became ready; nobody else does it.
 _OUTDATED_S = 5.0
 
@@ -50,7 +51,7 @@ class _Workload:
         return bool(
             status.get("observedGeneration", 0) >= meta.get("generation", 0)
             and status.get("updatedReplicas", 0) >= self.wanted
-            and status.get("readyReplicas", 0) >= self.wanted
+            and status.get("availableReplicas", 0) >= self.wanted
             and status.get("replicas", 0) <= self.wanted
         )
 
@@ -67,6 +68,7 @@ class _Watch:
     outdated_since: dict[str, float] = field(default_factory=dict)
     told: dict[str, str] = field(default_factory=dict)
     restarts: dict[str, int] | None = None
+    steady_since: float | None = None
     nodes: list[Json] | None = None
 
     def look(self, wanted: Collection[str]) -> tuple[list[_Workload], dict[str, Cause]]:
@@ -84,6 +86,25 @@ class _Watch:
         seen = {(name, cause.kind) for name, cause in causes.items()}
         self.since = {key: self.since.get(key, self.clock()) for key in seen}
         return found, causes
+
+    def is_steady(self, found: Sequence[_Workload]) -> bool:
+        """
+        Whether all are ready, and stay so if a container ended since the wait began.
+
+        Between two ends a container without a readiness probe is ready for a moment.
+        """
+        if not all(one.ready for one in found):
+            self.steady_since = None
+            return False
+        if self.steady_since is None:
+            self.steady_since = self.clock()
+        return not self.ended_once(found) or self.clock() - self.steady_since >= _STEADY_S
+
+    def ended_once(self, found: Sequence[_Workload]) -> list[str]:
+        """The pods of which a container ended since the wait began."""
+        before = self.restarts or {}
+        pods = [pod for one in found for pod in one.pods]
+        return [pod["metadata"]["name"] for pod in pods if _restarts(pod) > before.get(_uid(pod), 0)]
 
     def tell(self, causes: Mapping[str, Cause]) -> None:
         """Each cause once, and again only when it has changed."""
@@ -189,7 +210,7 @@ def wait_ready(
         while True:
             found, causes = watch.look(wanted)
             missing = sorted(set(wanted) - {one.name for one in found})
-            if not missing and not causes and all(one.ready for one in found):
+            if watch.is_steady(found) and not missing:
                 now.detail = f"{sum(one.wanted for one in found)} pods ready"
                 return
             watch.tell(causes)
@@ -226,6 +247,9 @@ def _not_ready(
         for one in found
         if not one.ready and not any(name.startswith(one.name) for name in causes)
     ]
+    if not lines:
+        shaky = watch.ended_once(found)
+        lines = [f"{name}: it ended, and has not been up again for {_STEADY_S:g} s" for name in shaky]
     logs = [(name, watch.log_of(name, cause)) for name, cause in causes.items()]
     shown = [f"The last lines of {name}:\n{said}\n" for name, said in logs if said][:_FEW]
     hows = [*dict.fromkeys(cause.how for cause in causes.values() if cause.how)]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from labkit._wait import wait_until
 from labkit.errors import NotReady, WillNotStart
 from labkit.stack.cluster import Cluster
 from labkit.stack.cluster_apply import apply
@@ -41,6 +42,7 @@ NOT_ALIVE = {
         "failureThreshold": 1,
     }
 }
+LATE = {"readinessProbe": {"exec": {"command": ["true"]}, "initialDelaySeconds": 60}}
 HUNGRY = {"resources": {"requests": {"memory": "20Mi"}, "limits": {"memory": "20Mi"}}}
 EAT = "sleep 1; dd if=/dev/zero of=/dev/null bs=200M count=1; exit 1"
 
@@ -79,17 +81,17 @@ CAUSES: dict[str, tuple[Object, str]] = {
         workload("no-node", "true", pod={"nodeSelector": {"disk": "gold"}}),
         "no node takes it: .*didn't match Pod's node affinity/selector",
     ),
-    "oom": (workload("oom", EAT, **HUNGRY), "more memory than its limit of 20Mi, [1-9] restart"),
+    "oom": (workload("oom", EAT, **HUNGRY, **LATE), "more memory than its limit of 20Mi, [1-9] restart"),
     "crash": (workload("crash", "echo first; echo no recipe >&2; exit 3"), "ended with exit code 3, [4-9] restarts"),
     "no-program": (
         workload("no-program", "", command=["/nothing"]),
-        "could not be started: .*/nothing.*no such file",
+        "cannot be started: .*/nothing.*no such file",
     ),
     "probe": (workload("probe", "sleep 600", **NEVER_READY), "its readiness probe fails: the database is away"),
     "alive": (workload("alive", "sleep 600", **NOT_ALIVE), "restarted because its liveness probe failed: hangs"),
     "settings": (
         workload("settings", "true", envFrom=[{"configMapRef": {"name": "nope"}}]),
-        'container settings cannot be made: configmap "nope" not found',
+        'container settings cannot be started: configmap "nope" not found',
     ),
     "mount": (
         workload("mount", "true", pod={"volumes": [{"name": "v", "configMap": {"name": "nope"}}]},
@@ -156,6 +158,18 @@ class TestCauses:
 
         with pytest.raises(WillNotStart, match="its pod is not allowed: violates PodSecurity"):
             wait_ready(cluster, namespace, timeout_s=PATIENCE_S)
+
+    def test_ready_for_a_moment_between_two_ends_is_not_ready(self, cluster: Cluster, namespace: str) -> None:
+        """A container without a probe is ready as long as it runs; one that ended must stay up for some seconds."""
+        apply(cluster, [workload("web", "sleep 3; exit 1")], namespace)
+
+        def restarts() -> int:
+            statuses = [one for pod in cluster.pods(namespace) for one in pod["status"].get("containerStatuses", [])]
+            return sum(one["restartCount"] for one in statuses)
+
+        wait_until(restarts, "a first restart", timeout_s=PATIENCE_S)
+        with pytest.raises(NotReady, match="ended with exit code 1|it ended, and has not been up again"):
+            wait_ready(cluster, namespace, timeout_s=40)
 
     def test_a_workload_that_does_not_exist_is_named(self, cluster: Cluster, namespace: str) -> None:
         """An empty namespace is not ready for what was wanted."""
