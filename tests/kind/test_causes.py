@@ -168,7 +168,7 @@ class TestCauses:
             return sum(one["restartCount"] for one in statuses)
 
         wait_until(restarts, "a first restart", timeout_s=PATIENCE_S)
-        with pytest.raises(NotReady, match="ended with exit code 1|it ended, and has not been up again"):
+        with pytest.raises(NotReady, match=r"ended with exit code 1|it ended, and has not been up again"):
             wait_ready(cluster, namespace, timeout_s=40)
 
     def test_a_workload_that_does_not_exist_is_named(self, cluster: Cluster, namespace: str) -> None:
