@@ -6,12 +6,14 @@ nothing to restart when pods come and go, or when the API server does.  It liste
 
     python -m labkit.stack.forward RUN_DIR
 
-Exit codes: 0 after SIGTERM or SIGINT, 69 when a port is taken, 78 when `forward.json` or the kubeconfig is unusable.
+Exit codes: 0 after SIGTERM or SIGINT, 69 when a port is taken or refused, 78 when `forward.json` or the kubeconfig
+cannot be used.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 import json
 import logging
@@ -24,11 +26,11 @@ from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
-from labkit.errors import ConfigInvalid, PortInUse, UnknownName
+from labkit.errors import ConfigInvalid, PortInUse, SetupError, UnknownName
 from labkit.stack.download import write_atomically
 from labkit.stack.forward_access import Credentials, check_context
 from labkit.stack.forward_cluster import Cluster, NoAnswer, NoPod, Refused, Stream
-from labkit.stack.forward_routes import Forwarding, Route, read_routes, ready_file, routes_file, write_routes
+from labkit.stack.forward_routes import Forwarding, Route, read_routes, ready_file, write_routes
 from labkit.stack.forward_stream import Cut, carry, reset
 from labkit.stack.ports import listener_of
 
@@ -174,11 +176,14 @@ def _bind(route: Route) -> socket.socket:
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
+        other = "move this lab to other ports: `labkit up --port-offset 1000`."
+        if error.errno != errno.EADDRINUSE:
+            raise SetupError(
+                f"{route.name} wants 127.0.0.1:{route.listen}, which the system refuses: {error.strerror}. "
+                f"If it is a port below 1024, {other}"
+            ) from error
         pid, process = listener_of(route.listen)
-        how = (
-            f"(the system says: {error.strerror}.) If it is from an earlier lab with another run directory, run "
-            "`labkit down` there; otherwise move this lab to other ports: `labkit up --port-offset 1000`."
-        )
+        how = f"If it is from an earlier lab with another run directory, run `labkit down` there; otherwise {other}"
         raise PortInUse(route.name, port=route.listen, pid=pid, process=process, how=how) from error
     return listener
 
@@ -189,6 +194,7 @@ async def forward(run_dir: Path, forwarding: Forwarding, *, stop: asyncio.Event)
 
     Raises:
         PortInUse: names the port and who has it; nothing listens then.
+        SetupError: the system refuses a port.
     """
     cluster = Cluster(Credentials(forwarding.kubeconfig, forwarding.context), forwarding.namespace)
     journal = _Journal()
@@ -221,12 +227,12 @@ def main(argv: list[str]) -> int:
         forwarding = read_routes(run_dir)
         check_context(forwarding.kubeconfig, forwarding.context)
         asyncio.run(_until_told(run_dir, forwarding))
-    except PortInUse as error:
+    except (ConfigInvalid, UnknownName) as error:
+        _log.error("%s", error)
+        return EXIT_CONFIG
+    except SetupError as error:
         _log.error("%s", error)
         return EXIT_PORT_TAKEN
-    except (ConfigInvalid, UnknownName) as error:
-        _log.error("%s: %s", routes_file(run_dir), error)
-        return EXIT_CONFIG
     return 0
 
 

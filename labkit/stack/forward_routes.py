@@ -110,10 +110,13 @@ def write_routes(run_dir: Path, forwarding: Forwarding) -> Path:
     """
     Write `forward.json` for the forwarder of a lab; the next one that starts reads it.
 
+    The ready file of an earlier one goes, so that nobody takes it for that of the next.
+
     Returns:
         The file.
     """
     path = routes_file(run_dir)
+    ready_file(run_dir).unlink(missing_ok=True)
     write_atomically(path, forwarding.model_dump_json(indent=2) + "\n", mode=0o600)
     return path
 

@@ -35,6 +35,13 @@ class TestRoutes:
         assert read_routes(tmp_path) == given
         assert path.stat().st_mode & 0o077 == 0
 
+    def test_an_earlier_ready_file_goes(self, tmp_path: Path) -> None:
+        """Who writes routes and then waits for the ready file sees that of the next forwarder."""
+        ready_file(tmp_path).parent.mkdir()
+        ready_file(tmp_path).write_text("from an earlier one")
+        write_routes(tmp_path, Forwarding(context="c", namespace="lab", routes=()))
+        assert not ready_file(tmp_path).exists()
+
     def test_all_mistakes_are_listed(self, tmp_path: Path) -> None:
         """A port twice, a route that leads nowhere, an unknown key and a bad namespace are told with their lines."""
         routes_file(tmp_path).write_text("""{"context": "c", "namespace": "Lab", "routes": [

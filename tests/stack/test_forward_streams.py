@@ -88,8 +88,9 @@ class TestBytes:
             assert client.recv(100) == b"answer to question"
             assert client.recv(100) == b""
 
-    def test_who_leaves_is_gone_in_the_pod_too(self, world: World) -> None:
-        """When a client closes, the pod's connection ends soon, and does not stay until the pod is replaced."""
+    def test_who_leaves_is_gone_in_the_pod_too(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        """When a client closes after its answer, the pod's connection ends, and awaits no further answers."""
+        monkeypatch.setattr(forward_stream, "_ANSWER_AFTER_END_S", 60)
         ended = threading.Event()
 
         def wait(peer: socket.socket) -> None:
@@ -98,7 +99,7 @@ class TestBytes:
 
         with world.forwarded(wait) as port:
             assert said(port) == b"hello"
-            assert ended.wait(5)
+            assert ended.wait(10)
 
     def test_a_broken_stream_is_an_error_for_the_client(self, world: World) -> None:
         """A stream that breaks in the middle of an answer is a reset, so that half an answer is not taken for one."""
