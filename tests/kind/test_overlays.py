@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import os
 import shutil
@@ -194,6 +195,64 @@ class TestServer:
             assert got == {"requests": {"cpu": "25m", "memory": "64Mi"}, "limits": {"memory": "128Mi"}}
             with pytest.raises(CommandFailed, match="maximum memory usage per Container is 2Gi"):
                 two_nodes.kubectl(*argv, input_text=json.dumps(pod))
+
+
+class TestRights:
+    """What the accounts of a lab may do, asked of the API server in both directions."""
+
+    RIGHTS = frozenset(
+        {
+            ("prometheus", "get", "pods"),
+            ("prometheus", "watch", "pods"),
+            ("shipper", "get", "pods"),
+            ("shipper", "watch", "pods"),
+            ("shipper", "get", "pods/log"),
+            ("kube-state-metrics", "watch", "pods"),
+            ("kube-state-metrics", "watch", "deployments.apps"),
+            ("kube-state-metrics", "watch", "poddisruptionbudgets.policy"),
+        }
+    )
+    ACCOUNTS = ("prometheus", "shipper", "kube-state-metrics", "default")
+    VERBS = ("get", "watch", "create", "delete")
+    RESOURCES = ("pods", "pods/log", "pods/exec", "secrets", "configmaps", "deployments.apps",
+                 "poddisruptionbudgets.policy")  # fmt: skip
+
+    @pytest.fixture
+    def rights(self, two_nodes: Cluster, restricted: str, tmp_path: Path, kubectl: Path) -> Iterator[str]:
+        """The namespace, with accounts and Roles in it."""
+        objects = built(tmp_path, kubectl, "small", "core", restricted)
+        kinds = ("ServiceAccount", "Role", "RoleBinding")
+        with applied(two_nodes, restricted, [each for each in objects if each["kind"] in kinds]):
+            yield restricted
+
+    def allowed(self, cluster: Cluster, namespace: str, where: str) -> set[tuple[str, str, str]]:
+        """What accounts of *namespace* may do in *where*: account, verb, resource."""
+        asked = list(itertools.product(self.ACCOUNTS, self.VERBS, self.RESOURCES))
+        reviews = [review(f"system:serviceaccount:{namespace}:{who}", where, verb, what) for who, verb, what in asked]
+        text = json.dumps({"apiVersion": "v1", "kind": "List", "items": reviews})
+        each = "jsonpath={.status.allowed}{'\\n'}"
+        answers = cluster.kubectl("create", "-o", each, "-f", "-", input_text=text).split()
+        return {one for one, answer in zip(asked, answers, strict=True) if answer == "true"}
+
+    def test_each_account_may_do_its_work_and_no_more(self, two_nodes: Cluster, rights: str) -> None:
+        """In its own namespace: neither change anything nor look at what it does not need."""
+        assert self.allowed(two_nodes, rights, rights) == self.RIGHTS
+
+    def test_another_namespace_is_none_of_their_business(self, two_nodes: Cluster, rights: str) -> None:
+        """Not even to look."""
+        assert self.allowed(two_nodes, rights, "kube-system") == set()
+
+
+def review(user: str, where: str, verb: str, resource: str) -> dict[str, Any]:
+    """The question whether *user* may do something in namespace *where*; *resource* as in `pods/log`, `pods.apps`."""
+    name, _, group = resource.partition(".")
+    kind, _, sub = name.partition("/")
+    what = {"namespace": where, "verb": verb, "group": group, "resource": kind, "subresource": sub}
+    return {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SubjectAccessReview",
+        "spec": {"user": user, "resourceAttributes": what},
+    }
 
 
 def weakened(pod: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
