@@ -18,7 +18,7 @@ import pytest
 
 from labkit._wait import wait_until
 from labkit.stack import forward_stream
-from tests.stack.forwarded import World, echo, lines_about, said, seconds_to_reset
+from tests.stack.forwarded import World, echo, free_port, kubeconfig, lines_about, said, seconds_to_reset
 from tests.stack.pod_server import loop_in_background
 
 
@@ -240,6 +240,17 @@ class TestPods:
             wait_until(lambda: said(port) == b"hello", "an echo", timeout_s=5, tolerate=(OSError,))
         states = [line.split(": ")[1] for line in lines_about(caplog, "API server of here")]
         assert states == ["answers.", "no answer", "answers."]
+
+    def test_an_api_server_that_moves(self, world: World) -> None:
+        """A cluster that comes back at another address is found, once its kubeconfig says so."""
+        with world.forwarded() as port:
+            said(port)
+            world.background.run(world.api.stop())
+            seconds_to_reset(port)
+            world.api.port = free_port()
+            kubeconfig(world.folder, world.api.port, world.user)
+            world.background.run(world.api.start())
+            wait_until(lambda: said(port) == b"hello", "an echo", timeout_s=10, tolerate=(OSError,))
 
 
 class TestCredentials:
