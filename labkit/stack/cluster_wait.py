@@ -89,7 +89,7 @@ class _Watch:
 
     def is_steady(self, found: Sequence[_Workload]) -> bool:
         """
-        Whether all are ready, and stay so if a container ended since the wait began.
+        Whether all are ready, and for some seconds if a container of theirs ever ended.
 
         Between two ends a container without a readiness probe is ready for a moment.
         """
@@ -98,13 +98,7 @@ class _Watch:
             return False
         if self.steady_since is None:
             self.steady_since = self.clock()
-        return not self.ended_once(found) or self.clock() - self.steady_since >= _STEADY_S
-
-    def ended_once(self, found: Sequence[_Workload]) -> list[str]:
-        """The pods of which a container ended since the wait began."""
-        before = self.restarts or {}
-        pods = [pod for one in found for pod in one.pods]
-        return [pod["metadata"]["name"] for pod in pods if _restarts(pod) > before.get(_uid(pod), 0)]
+        return not _ended_once(found) or self.clock() - self.steady_since >= _STEADY_S
 
     def tell(self, causes: Mapping[str, Cause]) -> None:
         """Each cause once, and again only when it has changed."""
@@ -248,8 +242,7 @@ def _not_ready(
         if not one.ready and not any(name.startswith(one.name) for name in causes)
     ]
     if not lines:
-        shaky = watch.ended_once(found)
-        lines = [f"{name}: it ended, and has not been up again for {_STEADY_S:g} s" for name in shaky]
+        lines = [f"{name}: it ended, and has not been up again for {_STEADY_S:g} s" for name in _ended_once(found)]
     logs = [(name, watch.log_of(name, cause)) for name, cause in causes.items()]
     shown = [f"The last lines of {name}:\n{said}\n" for name, said in logs if said][:_FEW]
     hows = [*dict.fromkeys(cause.how for cause in causes.values() if cause.how)]
@@ -292,6 +285,10 @@ def _owners(one: Json) -> Sequence[Json]:
 
 def _uid(pod: Json) -> str:
     return str(pod["metadata"]["uid"])
+
+
+def _ended_once(found: Sequence[_Workload]) -> list[str]:
+    return [pod["metadata"]["name"] for one in found for pod in one.pods if _restarts(pod) > 0]
 
 
 def _restarts(pod: Json) -> int:

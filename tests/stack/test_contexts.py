@@ -15,12 +15,13 @@ LOOPBACK = "https://127.0.0.1:6443"
 FAR = "https://k8s.example.com"
 
 
-def kubeconfig(path: Path, *names: str, server: str = LOOPBACK) -> Path:
+def kubeconfig(path: Path, *names: str, server: str = LOOPBACK, namespace: str = "") -> Path:
     """A file with contexts of these names, each with a cluster and a user of its own."""
     content = {
         "clusters": [{"name": f"{name}-cluster", "cluster": {"server": server}} for name in names],
         "contexts": [
-            {"name": name, "context": {"cluster": f"{name}-cluster", "user": f"{name}-user"}} for name in names
+            {"name": name, "context": {"cluster": f"{name}-cluster", "user": f"{name}-user", "namespace": namespace}}
+            for name in names
         ],
     }
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
@@ -52,12 +53,12 @@ class TestResolve:
     ) -> None:
         """As kubectl reads them; one that does not exist is passed over."""
         one = kubeconfig(tmp_path / "one", "shop", server=LOOPBACK)
-        two = kubeconfig(tmp_path / "two", "shop", "other", server=FAR)
+        two = kubeconfig(tmp_path / "two", "shop", "other", server=FAR, namespace="two")
         monkeypatch.setenv("KUBECONFIG", os.pathsep.join([str(tmp_path / "none"), str(one), str(two)]))
 
-        assert [(ref.context, ref.server, ref.kubeconfig) for ref in contexts()] == [
-            ("shop", LOOPBACK, None),
-            ("other", FAR, None),
+        assert [(ref.context, ref.server, ref.namespace, ref.kubeconfig) for ref in contexts()] == [
+            ("shop", LOOPBACK, "", None),
+            ("other", FAR, "two", None),
         ]
 
     def test_the_home_directory_is_the_last_resort(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
