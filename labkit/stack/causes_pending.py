@@ -64,7 +64,8 @@ def pending_cause(
         return _too_small(pod, lacks, nodes)
     if "Too many pods" in said:
         return "the nodes hold as many pods as they may", "End what is not needed there, or add a node.", None
-    if "taint" in said:
+    # A control plane is tainted always: that is the reason only when there is no other.
+    if "taint" in said and "didn't" not in said:
         how = "`kubectl describe nodes` names the taints: a node that is cordoned, not ready, or short of disk."
         return f"no node takes it, for their taints: {_nodes_part(said)}", how, None
     return f"no node takes it: {_nodes_part(said)}", "", None

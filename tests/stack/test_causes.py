@@ -176,6 +176,16 @@ class TestPending:
         assert "taint {node.kubernetes.io/unschedulable: }" in found.text
         assert "reemption" not in found.text
 
+    def test_the_taint_of_a_control_plane_is_not_the_reason(self) -> None:
+        """When there is a node that could, but for something else."""
+        found = self.why(
+            "0/2 nodes are available: 1 node(s) didn't match Pod's node affinity/selector, 1 node(s) had untolerated "
+            "taint {node-role.kubernetes.io/control-plane: }. no new claims to deallocate, preemption: 0/2 nodes …"
+        )
+
+        assert found.text.startswith("no node takes it: 0/2 nodes are available: 1 node(s) didn't match")
+        assert found.how == ""
+
     def test_a_claim_without_a_class(self) -> None:
         """A cluster without a default storage class."""
         claim = {"metadata": {"name": "data-1", "uid": "c1"}, "spec": {}, "status": {"phase": "Pending"}}
