@@ -51,6 +51,7 @@ def apply(
     progress: Progress = silent,
     *,
     dry_run: bool = False,
+    take_back: bool = False,
 ) -> list[dict[str, Any]]:
     """
     Make the objects of a namespace what they are to be; fields that nobody here names stay as they are.
@@ -61,6 +62,7 @@ def apply(
         namespace: theirs; an object may name it too, but no other.
         progress: told of the work, and of each warning that the server gives.
         dry_run: the server checks everything (schema, admission, quota) and changes nothing.
+        take_back: a field that somebody else has changed since, as with `kubectl set`, is ours again.
 
     Returns:
         The objects as the server has them now (or would have them), in the order of application.
@@ -77,14 +79,14 @@ def apply(
     paths = [(one, _path(cluster, one, namespace, known)) for one in in_order(objects)]
     what = f"{'check' if dry_run else 'apply'} {len(paths)} objects in {namespace}"
     with step(progress, what):
-        return [_apply_one(cluster, one, path, progress, dry_run=dry_run) for one, path in paths]
+        return [_apply_one(cluster, one, path, progress, dry_run=dry_run, force=take_back) for one, path in paths]
 
 
 def _apply_one(
-    cluster: Cluster, one: Mapping[str, Any], path: str, progress: Progress, *, dry_run: bool
+    cluster: Cluster, one: Mapping[str, Any], path: str, progress: Progress, *, dry_run: bool, force: bool
 ) -> dict[str, Any]:
     name = f"{one['kind']} {one['metadata']['name']}"
-    query = {"fieldManager": MANAGER, "force": "false", **({"dryRun": "All"} if dry_run else {})}
+    query = {"fieldManager": MANAGER, "force": str(force).lower(), **({"dryRun": "All"} if dry_run else {})}
 
     def warn(text: str) -> None:
         progress(Event("note", name, detail=text))

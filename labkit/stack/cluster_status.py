@@ -51,7 +51,8 @@ def _row(name: str, title: str, port: int | None, pods: Sequence[Pod], events: S
         return ComponentStatus(name, title, "NO POD", False, port, None, None, None, "", "it has no pod")
     pod = pods[0]
     ready = is_ready(pod)
-    cause = None if ready else why_not_ready(pod, events)
+    # A rollout that does not get on leaves the old pod in service: the new one has the reason.
+    causes = [why_not_ready(one, events) for one in pods if not one["metadata"].get("deletionTimestamp")]
     status = pod.get("status", {})
     image = str(pod["spec"]["containers"][-1].get("image", ""))
     return ComponentStatus(
@@ -64,7 +65,7 @@ def _row(name: str, title: str, port: int | None, pods: Sequence[Pod], events: S
         memory_mb=None,
         uptime_s=_since(status.get("startTime")),
         version=image.rpartition(":")[2],
-        note=str(cause) if cause else "",
+        note="; ".join(str(cause) for cause in causes if cause),
     )
 
 

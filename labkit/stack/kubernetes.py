@@ -71,9 +71,10 @@ class KubernetesRuntime(Runtime):
         if state is None or state.cluster is None:
             return []
         layout = self.layout(state)
-        pods = self._cluster(state).pods(state.cluster.namespace)
+        cluster, namespace = self._cluster(state), state.cluster.namespace
         seen = self.supervisor.processes()
-        return [*component_rows(layout, pods), *(self._row_here(name, seen) for name in _HERE)]
+        rows = component_rows(layout, cluster.pods(namespace), cluster.events(namespace))
+        return [*rows, *(self._row_here(name, seen) for name in _HERE)]
 
     def layout(self, state: State) -> ClusterLayout:
         """The layout of a lab that runs."""
@@ -105,7 +106,7 @@ class KubernetesRuntime(Runtime):
         objects = json.loads(self._objects_file.read_text(encoding="utf-8"))
         # What Prometheus reads changes while the lab runs; it is not the manifests' any more.
         kept = [o for o in objects if (o["kind"], o["metadata"]["name"]) != ("ConfigMap", CONFIG_MAP)]
-        apply(cluster, kept, namespace)
+        apply(cluster, kept, namespace, take_back=True)
 
     def log_lines(self, name: str, lines: int) -> list[str]:
         """The last *lines* lines that an instance wrote."""

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from labkit.stack.shop_image import build_shop_image
 from tests.kind.cluster import Cluster, cluster
 from tests.kind.kind_lab import KindLab, what_there_is
 from tests.kind.rig.engine import Engine, default_home
 from tests.kind.rig.leftovers import read_sysctls
-from tests.kind.rig.parts import Parts, build_parts
+from tests.kind.rig.parts import BASE_IMAGE, Parts, build_parts
 from tests.kind.rig.stack_images import stack_archive
 
 
@@ -49,16 +50,26 @@ def namespace(two_nodes: Cluster, request: pytest.FixtureRequest) -> Iterator[st
 
 
 @pytest.fixture(scope="session")
-def inside(rig: Engine) -> Iterator[Engine]:
+def inside(rig: Engine, images: Path) -> Iterator[Engine]:
     """The engine, when this process is in its network: Python reaches API servers and forwarded ports too."""
+    assert images.exists()
     with rig.entered():
         yield rig
 
 
 @pytest.fixture(scope="session")
-def images(parts: Parts) -> Path:
-    """The images of the lab's servers, as one archive."""
-    return stack_archive(parts)
+def images(rig: Engine, parts: Parts) -> Path:
+    """
+    The images of the lab's servers, as one archive; the shop's is built, since its packages come from outside.
+
+    Both before this process enters the engine's network, which has no way out.
+    """
+    archive = stack_archive(parts)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in rig.environment.items():
+            patch.setenv(name, value)
+        build_shop_image(base=BASE_IMAGE)
+    return archive
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +14,10 @@ from typing import Any, Self
 import pytest
 
 import labkit
+from labkit._proc import run
+from labkit.errors import ClusterRefused
 from labkit.lab import Lab
+from labkit.stack.cluster import Cluster
 from labkit.stack.progress import Event
 from labkit.stack.state import State
 from tests.conftest import free_offset
@@ -121,3 +126,22 @@ class KindLab:
             argv = ["kind", "load", "image-archive", self._images, "--name", "labkit"]
             self.engine.run(*argv, timeout_s=_LOAD_TIMEOUT_S)
             self.took_s["images"] = time.monotonic() - began
+
+    def command(self, *arguments: str, timeout_s: float = 300) -> str:
+        """What `labkit` wrote, run in this lab as from a terminal; it must succeed."""
+        return run([Path(sys.executable).with_name("labkit"), *arguments], timeout_s=timeout_s, env=self.surroundings())
+
+    def surroundings(self) -> dict[str, str]:
+        """The environment of a process that joins this lab."""
+        return {**os.environ, **self.engine.environment, **self.environment()}
+
+    def evict(self, pod: str) -> int:
+        """The HTTP status with which the API server answers an eviction."""
+        assert self.state.cluster is not None
+        api = Cluster(Path(self.state.cluster.kubeconfig), self.state.cluster.context).api
+        body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}}
+        try:
+            api.call("POST", f"/api/v1/namespaces/{self.namespace}/pods/{pod}/eviction", body=body)
+        except ClusterRefused as error:
+            return error.status
+        return 201
