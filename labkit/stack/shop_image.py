@@ -31,6 +31,8 @@ from labkit.stack.progress import Progress, silent, step
 __all__ = ["REPOSITORY", "build_shop_image", "default_base", "push_image"]
 
 REPOSITORY = "labkit-shop"
+_LABEL = "labkit.image=shop"
+_KEPT_FOR = "24h"
 _PYTHON = "3.11"
 # Docker's word for the machine, and the wheels' word.
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
@@ -94,6 +96,7 @@ def build_shop_image(
     with step(progress, f"build the image {tag}"), tempfile.TemporaryDirectory(prefix="labkit-image-") as folder:
         context = Path(folder)
         _prepare(context, packages)
+        _forget_old(docker)
         _build(docker, context, tag, base)
         if not _has(docker, tag):
             how = "Check with `docker buildx ls` that the builder keeps its images in the engine itself."
@@ -207,6 +210,13 @@ def _prepare(context: Path, packages: Path) -> None:
         shutil.copyfile(file, target)
     for path in context.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def _forget_old(docker: str | Path) -> None:
+    """Take images of earlier days away, and their first stages: each change of the code leaves one behind."""
+    # Those of today may be what another lab is about to load.
+    which = ["--all", "--filter", f"label={_LABEL}", "--filter", f"until={_KEPT_FOR}"]
+    run([docker, "image", "prune", "--force", *which], timeout_s=_BUILD_TIMEOUT_S)
 
 
 def _build(docker: str | Path, context: Path, tag: str, base: str) -> None:

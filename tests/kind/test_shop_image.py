@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from labkit._proc import run
 from labkit.errors import CommandFailed, SetupError
+from labkit.stack import shop_image
 from labkit.stack.progress import Event
 from labkit.stack.shop_image import build_shop_image
 from tests.kind.rig.engine import Engine
@@ -105,6 +106,7 @@ def test_it_names_its_user_by_number(image: str) -> None:
     config = json.loads(run(["docker", "image", "inspect", image], timeout_s=30))[0]["Config"]
 
     assert config["User"] == "10001:10001"
+    assert f"labkit.image={config['Labels']['labkit.image']}" == shop_image._LABEL
     assert config["Labels"]["org.opencontainers.image.title"] == "labkit-shop"
 
 
@@ -159,6 +161,34 @@ def test_a_second_build_does_nothing(base: str, image: str) -> None:
 
     assert build_shop_image(progress=events.append, base=base, cache=Path("/nonexistent")) == image
     assert events == []
+
+
+def test_images_of_earlier_days_are_forgotten_and_no_others(
+    base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A build takes away what carries labkit's label and is old; what carries another is not its own."""
+    names = {"localhost/labkit-test/a:1": "labkit.image=a", "localhost/labkit-test/b:1": "labkit.image=b"}
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
+    for name, label in names.items():
+        run(["docker", "build", "--network", "none", "--label", label, "--tag", name, tmp_path], timeout_s=60)
+    shop_image._forget_old("docker")
+    assert _images(names) == set(names), "those of today stay"
+
+    try:
+        # Docker counts whole seconds; this is a moment ahead.
+        monkeypatch.setattr(shop_image, "_KEPT_FOR", "-1m")
+        # Not by the label of all: another lab's image may be waiting to be loaded.
+        monkeypatch.setattr(shop_image, "_LABEL", "labkit.image=b")
+        shop_image._forget_old("docker")
+
+        assert _images(names) == {"localhost/labkit-test/a:1"}
+    finally:
+        run(["docker", "image", "rm", "--force", *_images(names)], timeout_s=60)
+
+
+def _images(names: Iterable[str]) -> set[str]:
+    """Those of *names* that the engine has."""
+    return {name for name in names if run(["docker", "image", "ls", "--quiet", name], timeout_s=30).strip()}
 
 
 def test_a_base_that_cannot_be_pulled_is_named(base: str, wheels: Path) -> None:
