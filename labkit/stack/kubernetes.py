@@ -11,14 +11,16 @@ import getpass
 import hashlib
 import json
 import re
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from labkit._proc import tail
 from labkit._wait import wait_until
-from labkit.errors import ConfigInvalid, NotRunning
+from labkit.errors import ComponentDied, ConfigInvalid, NotRunning
 from labkit.settings import Settings
 from labkit.stack.catalogue import load_catalogue
 from labkit.stack.cluster import Cluster
@@ -29,6 +31,7 @@ from labkit.stack.cluster_prometheus import CONFIG_MAP, ClusterPrometheusConfig
 from labkit.stack.cluster_status import NAME, component_rows, pods_of
 from labkit.stack.cluster_wait import wait_ready
 from labkit.stack.contexts import TRUST, confirm, resolve
+from labkit.stack.doctor_cluster import NODE_MIB
 from labkit.stack.download import write_atomically
 from labkit.stack.engine import check_engine
 from labkit.stack.forward_routes import Forwarding, Route, ready_file, write_routes
@@ -36,7 +39,7 @@ from labkit.stack.kind import KindCluster
 from labkit.stack.manifests import build, static_requests, write_kustomization
 from labkit.stack.plan import Layout
 from labkit.stack.ports import check_ports
-from labkit.stack.progress import Progress, step
+from labkit.stack.progress import Event, Progress, step
 from labkit.stack.rights import require_rights
 from labkit.stack.runtime import ComponentStatus, Hooks, Runtime
 from labkit.stack.shop_image import build_shop_image
@@ -49,10 +52,8 @@ __all__ = ["KIND_CLUSTER", "KubernetesRuntime"]
 KIND_CLUSTER = "labkit"
 """The kind cluster that labkit makes for labs, and deletes with the last of them."""
 
-# Measured: a node of kind with its control plane, beside the pods.
-_NODE_MIB = 900
 _READY_S = 600
-_FORWARD_S = 20
+_FORWARD_S = 60
 _HERE = ("guard", "forward")
 
 
@@ -135,9 +136,10 @@ class KubernetesRuntime(Runtime):
         settings = self.settings
         kubectl_tool(settings, progress)
         if settings.lab == "kind":
-            needed = static_requests(settings.overlay, settings.profile).memory_mib + _NODE_MIB
+            needed = static_requests(settings.overlay, settings.profile).memory_mib + NODE_MIB
             kind_tool(settings, progress)
-            check_engine(needed)
+            for warning in check_engine(needed):
+                progress(Event("note", warning))
             context, kubeconfig, kind = f"kind-{KIND_CLUSTER}", str(self.run_dir / "kubeconfig"), KIND_CLUSTER
         else:
             context, kubeconfig, kind = self._confirmed(), "", ""
@@ -198,6 +200,7 @@ class KubernetesRuntime(Runtime):
         settings = self.settings
         if settings.shop_image:
             return settings.shop_image
+        kind = kind or self._other_kind()
         if kind is None:
             raise ConfigInvalid(
                 f"A lab on {settings.lab}",
@@ -246,10 +249,16 @@ class KubernetesRuntime(Runtime):
         )
         with step(progress, f"forward {len(routes)} ports of this machine"):
             self.supervisor.start_process("forward")
-            how = f"See {self.run_dir / 'log' / 'forward.log'}."
-            wait_until(
-                ready_file(self.run_dir).exists, "the forwarder has opened its ports", timeout_s=_FORWARD_S, how=how
-            )
+            wait_until(self._forwards, "the forwarder has opened its ports", timeout_s=_FORWARD_S)
+
+    def _forwards(self) -> bool:
+        """Whether the forwarder has opened its ports; it does not try again when it cannot."""
+        info = self.supervisor.processes().get("forward")
+        if info is None or info.state in ("BACKOFF", "EXITED", "FATAL"):
+            log = self.run_dir / "log" / "forward.log"
+            said = tail(log.read_text(encoding="utf-8", errors="replace")[-4000:]) if log.exists() else ""
+            raise ComponentDied("forward", state=info.state if info else "gone", log_path=log, log_tail=said)
+        return ready_file(self.run_dir).exists()
 
     def _follow(self, layout: Layout, cluster: Cluster, namespace: str, hooks: Hooks, progress: Progress) -> None:
         """Wait for what hooks belong to, run them, then wait for the rest."""
@@ -265,6 +274,14 @@ class KubernetesRuntime(Runtime):
 
     def _kind(self, ref: ClusterRef) -> KindCluster | None:
         return KindCluster(ref.kind, Path(ref.kubeconfig), kind_tool(self.settings)) if ref.kind else None
+
+    def _other_kind(self) -> KindCluster | None:
+        """The kind cluster behind the context of the settings, if somebody else made one of this name here."""
+        prefix, _, name = self.settings.lab.partition("kind-")
+        if prefix or not name or shutil.which("docker") is None or shutil.which("kind") is None:
+            return None
+        kind = KindCluster(name, self.run_dir / "kubeconfig", kind_tool(self.settings))
+        return kind if kind.exists() else None
 
     def _cluster(self, state: State) -> Cluster:
         ref = state.cluster
