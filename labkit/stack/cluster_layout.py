@@ -8,6 +8,7 @@ as those of a lab of processes.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -131,12 +132,22 @@ class ClusterLayout(Layout):
             path = self.etc / file
             if path.exists():
                 found[name] = {path.name: path.read_text(encoding="utf-8")}
+        if "toxiproxy" in self.components:
+            found["toxiproxy-config"] = {"links.json": self._links()}
         return {**found, "prometheus-config": prometheus_files(self.etc / "prometheus")}
 
     def secret_maps(self) -> dict[str, dict[str, str]]:
         """Secret → key → text."""
         init = (self.etc / "mariadb" / "init.sql").read_text(encoding="utf-8")
         return {"lab-secrets": dict(self.secrets), "mariadb-init": {"init.sql": init}}
+
+    def _links(self) -> str:
+        """What toxiproxy begins with, also after its pod was replaced; a lab makes the same over its API."""
+        links = [
+            {"name": name, "listen": f"{self.link_host}:{port - self.settings.port_offset}", "upstream": self._at(name)}
+            for name, port in self.link_ports.items()
+        ]
+        return json.dumps([{**link, "enabled": True} for link in links], indent=1)
 
     def _at(self, name: str, role: str | None = None) -> str:
         component = next(c for c in self.components.values() if name in c.instances)

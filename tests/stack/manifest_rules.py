@@ -49,7 +49,7 @@ _SECRET_KEYS = {
     "lab-secrets": {"admin_token", "shop_password", "monitor_password", "webhook_token"},
     "mariadb-init": {"init.sql"},
 }
-_CONFIGS = {"prometheus-config", "alertmanager-config", "blackbox-config", "jaeger-config"}
+_CONFIGS = {"prometheus-config", "alertmanager-config", "blackbox-config", "jaeger-config", "toxiproxy-config"}
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # It reads the same large files for every object.
@@ -287,6 +287,7 @@ _MORE = {
     "redis": ("--protected-mode", "no"),
     "store": ("--host", "0.0.0.0"),  # noqa: S104
     "shipper": ("/logs", "--to", "nowhere"),
+    "toxiproxy": ("-config", "/etc/labkit/toxiproxy/links.json"),
 }
 
 
