@@ -25,6 +25,8 @@ _CONFIG_S = 15.0
 _VOLUME_S = 60.0
 _REFUSED_S = 30.0
 _CRASH_AGAIN_S = 60.0
+# An event outlives its cause: for so long it may be of a version that was corrected since.
+_STALE_S = 5.0
 _IMAGE_REASONS = ("ErrImagePull", "ImagePullBackOff", "ImageInspectError", "RegistryUnavailable")
 _NEVER = ("ErrImageNeverPull", "InvalidImageName")
 _CONFIG_REASONS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError")
@@ -100,7 +102,7 @@ def why_no_pod(workload: Json, events: Iterable[Json], owners: Iterable[str] = (
         how = "Ask whoever runs the cluster for a larger quota, or use a smaller profile."
         return Cause("refused", f"its pod is over the quota of the namespace: {said}", how, _REFUSED_S)
     if "violates PodSecurity" in said:
-        return Cause("refused", f"its pod is not allowed: {said}", "", 0)
+        return Cause("refused", f"its pod is not allowed: {said}", "", _STALE_S)
     return Cause("refused", f"its pod cannot be made: {said}", "", _REFUSED_S)
 
 

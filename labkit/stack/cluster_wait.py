@@ -257,30 +257,27 @@ def _workload(one: Json, pods: Sequence[Json], sets: Sequence[Json]) -> _Workloa
     own = [pod for pod in pods if labels.items() <= (pod["metadata"].get("labels") or {}).items()]
     evicted = [pod for pod in own if (pod.get("status") or {}).get("reason") == "Evicted"]
     own = [pod for pod in own if (pod.get("status") or {}).get("phase") not in {"Failed", "Succeeded"}]
-    owned = [rs for rs in sets if any(o["uid"] == one["metadata"]["uid"] for o in _owners(rs))]
-    uids = [rs["metadata"]["uid"] for rs in owned]
     if "updateRevision" not in status:
-        # A Deployment replaces its earlier pods whatever their state.
-        now = [pod for pod in own if pod["metadata"]["labels"].get("pod-template-hash") == _newest(one, owned)]
+        # A Deployment replaces its earlier pods whatever their state, and what was refused to those is past.
+        newest, uids = _newest(one, sets)
+        now = [pod for pod in own if pod["metadata"]["labels"].get("pod-template-hash") == newest]
         return _Workload(one, now, [], evicted, uids)
     of_now = [pod["metadata"]["labels"].get("controller-revision-hash") == status["updateRevision"] for pod in own]
     now = [pod for pod, yes in zip(own, of_now, strict=True) if yes]
     outdated = [pod for pod, yes in zip(own, of_now, strict=True) if not yes]
-    return _Workload(one, now, outdated, evicted, uids)
+    return _Workload(one, now, outdated, evicted, [])
 
 
-def _newest(deployment: Json, owned: Sequence[Json]) -> str:
-    """The hash of the ReplicaSet that has the Deployment's present revision."""
-    key = "deployment.kubernetes.io/revision"
+def _newest(deployment: Json, sets: Sequence[Json]) -> tuple[str, list[str]]:
+    """Hash and uid of the ReplicaSet that has the Deployment's present revision; "" and none before there is one."""
+    key, uid = "deployment.kubernetes.io/revision", deployment["metadata"]["uid"]
     revision = (deployment["metadata"].get("annotations") or {}).get(key)
-    for one in owned:
-        if (one["metadata"].get("annotations") or {}).get(key) == revision:
-            return str(one["metadata"]["labels"].get("pod-template-hash", ""))
-    return ""
-
-
-def _owners(one: Json) -> Sequence[Json]:
-    return one["metadata"].get("ownerReferences") or []
+    for one in sets:
+        meta = one["metadata"]
+        is_its = any(owner["uid"] == uid for owner in meta.get("ownerReferences") or [])
+        if is_its and (meta.get("annotations") or {}).get(key) == revision:
+            return str(meta["labels"].get("pod-template-hash", "")), [str(meta["uid"])]
+    return "", []
 
 
 def _uid(pod: Json) -> str:

@@ -159,6 +159,19 @@ class TestCauses:
         with pytest.raises(WillNotStart, match="its pod is not allowed: violates PodSecurity"):
             wait_ready(cluster, namespace, timeout_s=PATIENCE_S)
 
+    @pytest.mark.parametrize("kind", ["Deployment", "StatefulSet"])
+    def test_what_was_refused_before_a_correction_is_past(self, cluster: Cluster, namespace: str, kind: str) -> None:
+        """Its events are still there, and fail nobody."""
+        rooted = workload("web", "sleep 600", kind=kind)
+        del rooted["spec"]["template"]["spec"]["containers"][0]["securityContext"]
+        apply(cluster, [rooted], namespace)
+        with pytest.raises(WillNotStart, match="not allowed"):
+            wait_ready(cluster, namespace, timeout_s=PATIENCE_S)
+        apply(cluster, [workload("web", "sleep 600", kind=kind)], namespace)
+        wait_ready(cluster, namespace, timeout_s=PATIENCE_S)
+
+        assert any("violates PodSecurity" in event["message"] for event in cluster.events(namespace))
+
     def test_ready_for_a_moment_between_two_ends_is_not_ready(self, cluster: Cluster, namespace: str) -> None:
         """A container without a probe is ready as long as it runs; one that ended must stay up for some seconds."""
         apply(cluster, [workload("web", "sleep 3; exit 1")], namespace)
