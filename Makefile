@@ -4,7 +4,7 @@ PYTHON ?= python3
 V := .venv/bin
 NPROC := $(shell getconf _NPROCESSORS_ONLN)
 .DEFAULT_GOAL := help
-.PHONY: help setup run lab test test-full test-kind bench lint type format notebooks lock clean
+.PHONY: help setup run lab test test-full test-built test-kind bench lint type format notebooks lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -23,12 +23,14 @@ test: setup lint type  ## all tests that need nothing compiled but toxiproxy
 	@$(V)/python tools/prefetch.py
 	$(V)/python -m pytest -m "not full and not bench and not kind" --cov --cov-report=term:skip-covered
 
-test-full: setup  ## the tests that need something built once
+test-full: test-built test-kind  ## the tests that need something built once
+
+test-built: setup  ## of these, what is built is Jaeger, OpenSearch and Prometheus 3
 	$(V)/python -m pytest -m full
 
-test-kind: setup  ## the tests on a real kind cluster, whose node image is built once
-	@$(V)/python -m tests.kind.rig build
-	$(V)/python -m pytest -m kind
+test-kind: setup  ## of these, what is built is a node of Kubernetes and the images of the lab
+	@$(V)/python -m tests.kind.rig images > /dev/null
+	$(V)/python -m pytest -m kind tests/kind
 
 bench: setup  ## measure what the issues give numbers for: a table and build/bench.json
 	@$(V)/python -m tests.bench

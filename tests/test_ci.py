@@ -13,12 +13,15 @@ import pytest
 from labkit.settings import files_root
 
 _MAKEFILE = """test:
-\t@.venv/bin/python -m pytest -m "not full and not bench"
-test-full:
+\t@.venv/bin/python -m pytest -m "not full and not bench and not kind"
+test-built:
 \t@.venv/bin/python -m pytest -m full
+test-kind:
+\t@.venv/bin/python -m pytest -m kind
 """
-_CONFIG = "[pytest]\nmarkers =\n  full: x\n  bench: x\n"
+_CONFIG = "[pytest]\nmarkers =\n  full: x\n  bench: x\n  kind: x\n"
 _GOOD = "import pytest\n\ndef test_good():\n    assert True\n\n@pytest.mark.full\ndef test_whole():\n    assert True\n"
+_GOOD += "\n@pytest.mark.kind\ndef test_on_a_cluster():\n    assert True\n"
 _LATE = """
 from pathlib import Path
 
@@ -34,10 +37,10 @@ _WRONG = "\ndef test_wrong():\n    assert 1 == 2\n"
 @pytest.mark.parametrize(
     ("tests", "code", "closing"),
     [
-        (_GOOD, 0, "2 passed, 0 failed, 0 skipped"),
-        (_GOOD + _LATE, 0, "3 passed, 0 failed, 0 skipped"),
-        (_GOOD + _WRONG, 1, "2 passed, 1 failed, 0 skipped"),
-        (_GOOD + "\ndef broken(:\n", 1, "0 passed, 2 failed, 0 skipped"),
+        (_GOOD, 0, "3 passed, 0 failed, 0 skipped"),
+        (_GOOD + _LATE, 0, "4 passed, 0 failed, 0 skipped"),
+        (_GOOD + _WRONG, 1, "3 passed, 1 failed, 0 skipped"),
+        (_GOOD + "\ndef broken(:\n", 1, "0 passed, 3 failed, 0 skipped"),
     ],
     ids=["all good", "late once", "wrong twice", "does not even import"],
 )

@@ -56,11 +56,14 @@ class KindLab:
         engine: whose network this process is in.
         run_dir: of the lab.
         images: an archive that goes onto the nodes of its cluster as soon as there is one.
+        place: `kind`, or the name of a context.
         profile: which components.
     """
 
-    def __init__(self, engine: Engine, run_dir: Path, images: Path, *, profile: str = "core") -> None:
-        self.engine, self.run_dir, self.profile = engine, run_dir, profile
+    def __init__(
+        self, engine: Engine, run_dir: Path, images: Path, *, place: str = "kind", profile: str = "core"
+    ) -> None:
+        self.engine, self.run_dir, self.place, self.profile = engine, run_dir, place, profile
         self.events: list[Event] = []
         self.took_s: dict[str, float] = {}
         self._images = images
@@ -71,7 +74,7 @@ class KindLab:
             for name, value in settings_on(self.engine).items():
                 patch.setenv(name, value)
             self.lab: Lab = labkit.up(
-                "kind",
+                self.place,
                 profile=self.profile,
                 run_dir=self.run_dir,
                 port_offset=free_offset(),
@@ -101,7 +104,9 @@ class KindLab:
     def kubectl(self, *arguments: str, timeout_s: float = 120, input_text: str | None = None) -> str:
         """What kubectl wrote, with the lab's own kubeconfig and namespace."""
         assert self.state.cluster is not None
-        argv = ["kubectl", "--kubeconfig", self.state.cluster.kubeconfig, "-n", self.namespace, *arguments]
+        cluster = self.state.cluster
+        files = ["--kubeconfig", cluster.kubeconfig] if cluster.kubeconfig else []
+        argv = ["kubectl", *files, "--context", cluster.context, "-n", cluster.namespace, *arguments]
         return self.engine.run(*argv, timeout_s=timeout_s, input_text=input_text)
 
     def get(self, *arguments: str) -> Any:
@@ -138,7 +143,8 @@ class KindLab:
     def evict(self, pod: str) -> int:
         """The HTTP status with which the API server answers an eviction."""
         assert self.state.cluster is not None
-        api = Cluster(Path(self.state.cluster.kubeconfig), self.state.cluster.context).api
+        file = self.state.cluster.kubeconfig
+        api = Cluster(Path(file) if file else None, self.state.cluster.context).api
         body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}}
         try:
             api.call("POST", f"/api/v1/namespaces/{self.namespace}/pods/{pod}/eviction", body=body)
