@@ -13,15 +13,17 @@ import importlib.util
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock
 
-from labkit._proc import run
+from labkit._proc import run, tail
 from labkit.errors import CommandFailed, ConfigInvalid, NotReady, SetupError, ToolMissing
 from labkit.settings import files_root, load_settings
 from labkit.stack.download import check_space
@@ -220,19 +222,29 @@ def _forget_old(docker: str | Path) -> None:
 
 
 def _build(docker: str | Path, context: Path, tag: str, base: str) -> None:
-    argv = [docker, "build", "--network", "none", "--build-arg", f"BASE={base}", "--tag", tag, context]
+    argv = [str(docker), "build", "--network", "none", "--build-arg", f"BASE={base}", "--tag", tag, str(context)]
     # An attestation would make it an index of two images, which kind cannot load.
     env = {**os.environ, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
+    start = time.monotonic()
     try:
-        run(argv, timeout_s=_BUILD_TIMEOUT_S, env=env)
-    except CommandFailed as error:
-        problem = pull_problem(error.stderr_tail)
-        if not problem:
-            raise
+        # Not `labkit._proc.run`: the older of Docker's builders tells the reason on standard output.
+        done = subprocess.run(
+            argv, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, errors="replace", timeout=_BUILD_TIMEOUT_S, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise CommandFailed(argv, returncode=None, took_s=_BUILD_TIMEOUT_S, stderr_tail="") from error
+    if done.returncode == 0:
+        return
+    problem = pull_problem(done.stdout)
+    if problem:
         raise SetupError(
             f"The image of the shop begins with {base}, which cannot be had: {problem}. "
             "Set LABKIT_BASE_IMAGE to an image with Python 3.11 on Debian 12 that the engine has or can pull."
-        ) from error
+        )
+    raise CommandFailed(
+        argv, returncode=done.returncode, took_s=time.monotonic() - start, stderr_tail=tail(done.stdout)
+    )
 
 
 def push_image(image: str, name: str, docker: str | Path = "docker") -> str:

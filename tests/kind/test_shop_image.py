@@ -211,3 +211,15 @@ def test_a_base_without_python_says_what_the_build_said(base: str, wheels: Path,
             build_shop_image(base="localhost/labkit-empty:1", cache=wheels)
     finally:
         run(["docker", "image", "rm", "--force", "localhost/labkit-empty:1"], timeout_s=60)
+
+
+def test_a_base_with_another_python_is_refused_while_building(base: str, wheels: Path, tmp_path: Path) -> None:
+    """Not by pods that crash: the packages hold machine code for one Python."""
+    other = "import sys; sys.version_info = (3, 12, 1)"
+    (tmp_path / "Dockerfile").write_text(f"FROM {base}\nRUN echo '{other}' > /etc/python3.11/sitecustomize.py\n")
+    run(["docker", "build", "--network", "none", "--tag", "localhost/labkit-test/other:1", tmp_path], timeout_s=60)
+    try:
+        with pytest.raises(CommandFailed, match=r"made for Python 3\.11 on glibc, and this base has Python 3\.12"):
+            build_shop_image(base="localhost/labkit-test/other:1", cache=wheels)
+    finally:
+        run(["docker", "image", "rm", "--force", "localhost/labkit-test/other:1"], timeout_s=60)

@@ -8,12 +8,15 @@ libraries that these are linked with, and those that a wheel may count on.
 
 from __future__ import annotations
 
+import platform
 import shutil
 import subprocess
+import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+PYTHON = (3, 11)
 PROGRAMS = """
     sh dash bash cat ls env cp mv rm mkdir rmdir chmod ln echo printf grep sed head tail sort uniq wc cut tr tee touch
     sleep timeout test [ true false id date dd df du find xargs stat readlink basename dirname uname hostname mktemp
@@ -35,7 +38,11 @@ _SPECIAL_BITS = 0o7000
 
 
 def main() -> None:
-    """Slim the system that this runs in."""
+    """Slim the system that this runs in, if the shop's packages run on it at all; else nothing is touched."""
+    version, (libc, _) = sys.version_info[:2], platform.libc_ver()
+    if version != PYTHON or libc != "glibc":
+        has = f"Python {version[0]}.{version[1]} on {libc or 'another C library than glibc'}"
+        sys.exit(f"The shop's packages are made for Python {PYTHON[0]}.{PYTHON[1]} on glibc, and this base has {has}.")
     stdlib = Path(sysconfig.get_path("stdlib"))
     kept = [path for path in _programs() if path.name in PROGRAMS or path.name.startswith("python")]
     linked = set(_linked([*kept, *stdlib.glob("lib-dynload/*.so")]))
@@ -56,7 +63,8 @@ def main() -> None:
 
 def _programs() -> list[Path]:
     folders = ("/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin")
-    return [path for folder in folders for path in sorted(Path(folder).glob("*"))]
+    found = (path for folder in folders for path in sorted(Path(folder).glob("*")))
+    return [path for path in found if path.is_symlink() or path.is_file()]
 
 
 def _linked(files: Iterable[Path]) -> Iterator[Path]:
