@@ -35,6 +35,7 @@ __all__ = ["REPOSITORY", "build_shop_image", "default_base", "push_image"]
 REPOSITORY = "labkit-shop"
 _LABEL = "labkit.image=shop"
 _KEPT_FOR = "24h"
+_KEPT_S = 24 * 3600
 _PYTHON = "3.11"
 # Docker's word for the machine, and the wheels' word.
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
@@ -173,9 +174,10 @@ def _packages(machine: str, cache: Path, progress: Progress) -> Path:
                 stage.rename(place)
             finally:
                 shutil.rmtree(stage, ignore_errors=True)
-    for old in home.glob(f"{machine}-*"):
-        if old != place:
-            shutil.rmtree(old, ignore_errors=True)
+        for old in home.glob(f"{machine}-*"):
+            # A younger one may be what a build of another checkout is copying.
+            if time.time() - old.stat().st_mtime > _KEPT_S:
+                shutil.rmtree(old, ignore_errors=True)
     return place
 
 
