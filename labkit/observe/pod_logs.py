@@ -31,6 +31,8 @@ __all__ = ["Collector", "main"]
 _log = logging.getLogger(__name__)
 _PAUSE_S = 0.3
 _LONGEST_PAUSE_S = 5.0
+# Waiting for it is a pause; the process ends all its threads at once when it is told to.
+_NEVER = threading.Event()
 # A change that the watch missed is noticed after this.
 _LOOK_AGAIN_S = 60
 # How long the log of a run that has ended is asked for when kubelet says that it has none.
@@ -73,7 +75,7 @@ class _Follower(threading.Thread):
                 if getattr(error, "status", 0) is not None and str(error) != said:
                     said = str(error)
                     _log.warning("%s: trying again: %s", self.name, said)
-                time.sleep(pause_s)
+                _NEVER.wait(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
         self._journal.close()
 
@@ -206,7 +208,7 @@ class Collector:
             except RequestFailed as error:
                 if error.status != 410 and pause_s <= _PAUSE_S:
                     _log.warning("the pods cannot be watched, trying again: %s", error)
-                time.sleep(pause_s)
+                _NEVER.wait(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     def save(self) -> None:

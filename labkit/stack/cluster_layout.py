@@ -34,8 +34,9 @@ def cluster_components(profile: str, folder: Path | None = None) -> dict[str, Co
     """The components of *profile* that run on the cluster, each after what it needs."""
     found = {name: c for name, c in profile_components(profile, folder).items() if name not in _HERE}
     if "opensearch" in found:
-        # One node, which speaks to no other.
-        found["opensearch"] = found["opensearch"].model_copy(update={"ports": {"http": 9200}})
+        # One node, which speaks to no other, and is told so by its manifest.
+        alone = {"ports": {"http": 9200}, "argv": ()}
+        found["opensearch"] = found["opensearch"].model_copy(update=alone)
     return found
 
 
