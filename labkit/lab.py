@@ -93,17 +93,19 @@ def up(
     return found
 
 
-def doctor(profile: str | None = None) -> Report:
+def doctor(profile: str | None = None, *, lab: str | Lab | None = None) -> Report:
     """
     What is here, what is missing and how to get it; nothing is started or fetched.
 
     Args:
         profile: which components are meant; the one of the settings if None.
+        lab: where it would run, as for `up`; a `Lab` means where it does.
 
     Returns:
         The report: shows itself as text or as a table, `fit` is the verdict.
     """
-    return examine(load_settings({"profile": profile}))
+    where = lab.settings.lab if isinstance(lab, Lab) else lab
+    return examine(load_settings({"lab": where, "profile": profile}))
 
 
 def connect(*, run_dir: Path | None = None) -> Lab:

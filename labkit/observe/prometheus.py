@@ -33,7 +33,7 @@ __all__ = ["Prometheus"]
 _MOST_INSTANTS = 11_000
 _HOW = "Is it running? See `labkit status`."
 
-_TARGET_COLUMNS = ("job", "instance", "health", "last_error", "last_scrape", "scrape_s", "url")
+_TARGET_COLUMNS = ("job", "instance", "service", "health", "last_error", "last_scrape", "scrape_s", "url")
 _RULE_COLUMNS = ("group", "name", "kind", "query", "for_s", "state", "health", "last_error", "evaluation_s")
 _ALERT_COLUMNS = ("name", "severity", "state", "active_since", "value", "summary", "labels")
 _EXEMPLAR_COLUMNS = ("time", "trace_id", "value", "labels")
@@ -168,15 +168,15 @@ class Prometheus:
 
     def targets(self) -> pd.DataFrame:
         """
-        What Prometheus scrapes: `job, instance, health, last_error, last_scrape, scrape_s, url`.
+        What Prometheus scrapes: `job, instance, service, health, last_error, last_scrape, scrape_s, url`.
 
-        `health` is up, down or unknown (not scraped yet, then `last_scrape` is NaT).  Empty when there is no target.
+        `service` is "" for what is no part of the shop; `health` is up, down or unknown (not scraped yet, then
+        `last_scrape` is NaT).  Empty when there is no target.
         """
         found = self._ask(None, lambda: self._client.get_targets(state="active"))["activeTargets"]
         rows = [
             (
-                one["labels"].get("job", ""),
-                one["labels"].get("instance", ""),
+                *(one["labels"].get(name, "") for name in ("job", "instance", "service")),
                 one["health"],
                 one["lastError"],
                 _instant(one["lastScrape"]),

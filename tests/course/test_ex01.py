@@ -195,7 +195,7 @@ ROWS = [
     Row("01-4", "destroy", "never fires", (paging(2), 120), "That destroys the alert; it does not improve it"),
     Row("01-4", "destroy", "silenced", (paging(0.03), 120), "1 silence holds alerts back", silence),
     Row("01-4", "destroy", "stopped", (paging(0.03), 120), "`alertmanager` (STOPPED) was ready", stop("alertmanager")),
-    Row("01-4", "right", "lower", (paging(0.03), 120), "precision 0."),
+    Row("01-4", "right", "lower", (paging(0.03), 120), "pages a week, precision"),
     Row("01-5", "nothing", "stub", (..., ...), "Replace the dots"),
     Row("01-5", "wrong", "too early", ("shop_customer_request_seconds", "user"), "nothing was deployed that makes"),
     Row(

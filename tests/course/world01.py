@@ -124,7 +124,9 @@ class _Metrics:
     def targets(self) -> pd.DataFrame:
         """One per replica; those that were stopped are down."""
         status = self._world.status()
-        return pd.DataFrame({"instance": status.index, "health": np.where(status["ready"], "up", "down")})
+        services = status.index.str.removesuffix("-1").str.removesuffix("-2")
+        health = np.where(status["ready"], "up", "down")
+        return pd.DataFrame({"instance": status.index, "service": services, "health": health})
 
 
 class World:

@@ -260,6 +260,7 @@ def test_targets_are_rows(observed: Observed) -> None:
 
     assert list(frame["job"]) == ["dead", "prometheus"]
     assert list(frame["health"]) == ["down", "up"]
+    assert list(frame["service"]) == ["", ""]
     assert "refused" in frame["last_error"][0]
     assert frame["last_error"][1] == ""
     assert str(frame["last_scrape"].dt.tz) == "UTC"
