@@ -224,7 +224,8 @@ def _forget_old(docker: str | Path) -> None:
 
 
 def _build(docker: str | Path, context: Path, tag: str, base: str) -> None:
-    argv = [str(docker), "build", "--network", "none", "--build-arg", f"BASE={base}", "--tag", tag, str(context)]
+    argv = [str(docker), "build", "--network", "none", "--force-rm", "--build-arg", f"BASE={base}", "--tag", tag]
+    argv.append(str(context))
     # An attestation would make it an index of two images, which kind cannot load.
     env = {**os.environ, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
     start = time.monotonic()

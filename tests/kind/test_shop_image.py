@@ -203,7 +203,8 @@ def test_a_base_that_cannot_be_pulled_is_named(base: str, wheels: Path) -> None:
 
 
 def test_a_base_without_python_says_what_the_build_said(base: str, wheels: Path, tmp_path: Path) -> None:
-    """Another failure of the build is handed on as it is."""
+    """Another failure of the build is handed on as it is, and leaves no container."""
+    before = _containers()
     (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
     run(["docker", "build", "--network", "none", "--tag", "localhost/labkit-empty:1", tmp_path], timeout_s=60)
     try:
@@ -211,6 +212,13 @@ def test_a_base_without_python_says_what_the_build_said(base: str, wheels: Path,
             build_shop_image(base="localhost/labkit-empty:1", cache=wheels)
     finally:
         run(["docker", "image", "rm", "--force", "localhost/labkit-empty:1"], timeout_s=60)
+    assert _containers() <= before
+
+
+def _containers() -> set[str]:
+    """Those that the steps of a build leave, which have the names of no cluster."""
+    rows = run(["docker", "ps", "--all", "--format", "{{.Names}} {{.Command}}"], timeout_s=30).splitlines()
+    return {row for row in rows if "slim.py" in row}
 
 
 def test_a_base_with_another_python_is_refused_while_building(base: str, wheels: Path, tmp_path: Path) -> None:
