@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Lab", "PastLabels", "connect", "doctor", "stop_owned_by", "up"]
 
-_RESET_TIMEOUT_S = 25
+_PROCESSES_READY_S, _PODS_READY_S = 25, 90
 
 
 def up(
@@ -298,9 +298,9 @@ class Lab:
             # A fault may be why something is not ready: first take away those of every replica that answers.
             with suppress(NotRunning):
                 self._shop.reset()
-            self._wait_until_ready(_RESET_TIMEOUT_S)
+            self._wait_until_ready()
             self._shop.reset()
-            self._wait_until_ready(_RESET_TIMEOUT_S)
+            self._wait_until_ready()
             wait_for_targets(self.url("prometheus"))
             if self.has("alertmanager"):
                 self.alertmanager.expire_all()
@@ -383,11 +383,11 @@ class Lab:
                 listen_offset=0 if self._state.cluster else self._state.port_offset,
             )
 
-    def _wait_until_ready(self, timeout_s: float) -> None:
+    def _wait_until_ready(self) -> None:
         wait_until(
             lambda: [row.name for row in self._runtime.status() if not row.ready and row.state != "MISSING"],
             "every component is ready",
-            timeout_s=timeout_s,
+            timeout_s=_PODS_READY_S if self._state.cluster else _PROCESSES_READY_S,
             every_s=0.3,
             ready=lambda waiting: not waiting,
             how="`labkit logs NAME` shows what it says; `labkit down && labkit up` starts afresh.",

@@ -1,0 +1,101 @@
+"""Every notebook on a lab on kind: solved and strict; and what its checks make of pods that are taken away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from labkit._wait import wait_until
+from labkit.course import Outcome, exercises
+from labkit.course.editions import Edition, edition_path, sources
+from labkit.course.ex01_calls import troubled
+from labkit.shop.config import SERVICES
+from labkit.stack.progress import silent
+from tests.kind.kind_lab import KindLab
+from tests.notebooks.test_live import assert_solved, run
+
+pytestmark = [
+    pytest.mark.kind,
+    pytest.mark.timeout(1800),
+    # Of the tools that execute notebooks: pyzmq, jupyter_client and nbconvert, not ours.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+ON_KIND = {"lab": "kind", "profile": "core"}
+
+
+@pytest.fixture
+def put_back(kind_lab: KindLab) -> Iterator[None]:
+    """The lab is healthy before the test and after it, whatever the test takes away."""
+    kind_lab.lab.reset(progress=silent)
+    yield
+    kind_lab.lab.reset(progress=silent)
+
+
+@pytest.mark.parametrize("source", sources(), ids=lambda path: path.stem)
+def test_the_solved_edition_passes_strictly(source: Path, kind_lab: KindLab, tmp_path: Path) -> None:
+    """What a batch runs with `-p lab=kind`: it joins the lab that is up, every check is correct, nothing is stopped."""
+    path = edition_path(source, Edition.SOLVED)
+
+    result = run(path, kind_lab.lab, tmp_path / "out", ON_KIND, env=dict(kind_lab.environment()))
+
+    assert_solved(result, kind_lab.lab, path.read_text().count('"check"'))
+    assert result.notebooks[0].stopped == []
+
+
+def test_the_learner_edition_runs_to_its_end_untouched(kind_lab: KindLab, tmp_path: Path) -> None:
+    """Whoever runs all cells of the first notebook without an answer reaches the last; every check says so."""
+    path = edition_path(sources()[0], Edition.LEARNER)
+
+    result = run(path, kind_lab.lab, tmp_path / "out", ON_KIND, strict=False, env=dict(kind_lab.environment()))
+
+    assert (result.notebooks[0].error, result.exit_code) == (None, 0)
+    assert {check.outcome for check in result.notebooks[0].checks} == {"not_attempted"}
+    assert kind_lab.lab.alive()
+
+
+def test_a_target_says_of_which_service_it_is(kind_lab: KindLab) -> None:
+    """Names of pods have digests in them; the services are those of the shop, and who is none of them has none."""
+    targets = kind_lab.lab.prometheus.targets()
+
+    assert set(targets.loc[targets["job"] == "shop", "service"]) == set(SERVICES)
+    assert set(targets.loc[targets["job"] == "node", "service"]) == {""}
+    assert list(targets.loc[targets["service"] == "catalog", "instance"]) == ["catalog-1", "catalog-2"]
+
+
+@pytest.mark.usefixtures("put_back")
+def test_a_control_notices_a_pod_that_was_taken_away(kind_lab: KindLab) -> None:
+    """In notebook 00: no target is down, since a pod that is gone is none; the state of the lab tells all the same."""
+    lab = kind_lab.lab
+    ex = exercises("00", lab)
+    before = ex.q3.judge([])
+
+    kind_lab.kubectl("scale", "statefulset/catalog", "--replicas=1")
+    wait_until(
+        lambda: "catalog-2" not in set(lab.prometheus.targets()["instance"]), "catalog-2 is no target", timeout_s=60
+    )
+    after = ex.q3.judge([])
+
+    assert set(lab.prometheus.targets()["health"]) == {"up"}
+    assert (before.outcome, after.outcome) == (Outcome.CORRECT, Outcome.NOT_YET), (before, after)
+    assert "`catalog-2` (NO POD) was ready" in after.because
+
+
+@pytest.mark.usefixtures("put_back")
+def test_a_service_without_a_pod_is_in_trouble(kind_lab: KindLab) -> None:
+    """In notebook 01, exercise 6: it is no target any more, and an alert on the cluster's state names it."""
+    lab = kind_lab.lab
+    assert "orders" not in troubled(lab)[1]
+
+    kind_lab.kubectl("scale", "deployment/orders", "--replicas=0")
+    wait_until(
+        lambda: troubled(lab)[0],
+        "orders is in trouble",
+        timeout_s=180,
+        every_s=1,
+        ready=lambda names: "orders" in names,
+    )
+
+    assert "orders" not in set(lab.prometheus.targets()["service"])
