@@ -8,6 +8,7 @@ from types import FrameType
 from typing import Any
 
 import typer
+import typer.core
 
 from labkit.cli import lab, notebooks, slo
 from labkit.cli._words import in_words
@@ -17,9 +18,24 @@ __all__ = ["app", "main"]
 
 # Stable: `docs/batch.md` documents them.
 EXIT_USAGE, EXIT_SETUP, EXIT_INTERRUPTED = 2, 3, 130
+_INTERRUPTED = "\nInterrupted; what this command had started was stopped and taken down.\n"
+
+
+class _Group(typer.core.TyperGroup):
+    """The commands; Ctrl-C is told in words, where typer would end without any."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            sys.stderr.write(_INTERRUPTED)
+            raise typer.Exit(EXIT_INTERRUPTED) from error
+
 
 app = typer.Typer(
     name="labkit",
+    cls=_Group,
     help="A laboratory for site reliability engineering: a live, observed shop and executable notebooks.",
     no_args_is_help=True,
     add_completion=False,
@@ -40,7 +56,7 @@ def main() -> None:
     except LabkitError as error:
         _fail(error, EXIT_SETUP)
     except KeyboardInterrupt:
-        sys.stderr.write("\nInterrupted; what was started has been stopped.\n")
+        sys.stderr.write(_INTERRUPTED)
         sys.exit(EXIT_INTERRUPTED)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from labkit.errors import ClusterGone
+from labkit._wait import wait_until
+from labkit.errors import ClusterGone, CommandFailed, NotReady
 from labkit.settings import load_settings
-from labkit.stack.cluster import Cluster
+from labkit.stack.cluster import Cluster, LabNamespace
+from labkit.stack.cluster_api import GRACE_S
 from labkit.stack.kind import KindCluster
 from labkit.stack.state import ClusterRef
 from labkit.stack.tools import kind_tool
@@ -27,17 +29,28 @@ def remove_lab(ref: ClusterRef, lab_id: str) -> None:
         Cluster(None, ref.context).delete_namespace(ref.namespace, lab_id)
         return
     kind = KindCluster(ref.kind, Path(ref.kubeconfig), kind_tool(load_settings()))
-    if not kind.exists():
-        return
-    try:
+    with kind.held():
+        half_made = kind.end_unfinished()
+        if not kind.exists():
+            return
+        others = [] if half_made else _others(kind, ref, lab_id)
+        if not others:
+            kind.delete()
+            return
+    Cluster(Path(ref.kubeconfig), ref.context).delete_namespace(ref.namespace, lab_id)
+
+
+def _others(kind: KindCluster, ref: ClusterRef, lab_id: str) -> list[LabNamespace]:
+    """Who else lives on the cluster; a node that is stopped is started to ask.  A broken one can be nobody's home."""
+
+    def answers() -> bool:
         # The kubeconfig may be that of a cluster of this name which was made anew since.
         kind.export_kubeconfig()
-        cluster = Cluster(Path(ref.kubeconfig), ref.context)
-        others = [lab for lab in cluster.labs() if lab.lab_id != lab_id]
-    except ClusterGone:
-        # Its node is stopped or broken: without an answer nobody can be shown to live there.
-        others = []
-    if others:
-        cluster.delete_namespace(ref.namespace, lab_id)
-    else:
-        kind.delete()
+        return True
+
+    try:
+        kind.start_nodes()
+        wait_until(answers, "the cluster answers", timeout_s=GRACE_S, every_s=1, tolerate=(ClusterGone,))
+        return [lab for lab in Cluster(Path(ref.kubeconfig), ref.context).labs() if lab.lab_id != lab_id]
+    except (ClusterGone, CommandFailed, NotReady):
+        return []

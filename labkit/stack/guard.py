@@ -95,13 +95,14 @@ def end_leftover(run_dir: Path) -> bool:
     path = run_dir / _LEFTOVER
     if not path.exists():
         return False
-    note = json.loads(path.read_text(encoding="utf-8"))
+    note, began = json.loads(path.read_text(encoding="utf-8")), time.monotonic()
     left = _remove(run_dir, ClusterRef(**note["cluster"]), note["lab_id"])
     if left:
         from labkit.errors import NotReady  # noqa: PLC0415  (the guard itself stays small)
 
-        how = f"When it is gone for good, delete {path}."
-        raise NotReady("the earlier lab is gone from its cluster", waited_s=0, last_seen=", ".join(left), how=how)
+        how = f"If its cluster will never come back, delete {path}."
+        seen, waited_s = ", ".join(left).removesuffix("."), time.monotonic() - began
+        raise NotReady("nothing of an earlier lab is left on its cluster", waited_s=waited_s, last_seen=seen, how=how)
     return True
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,13 @@ from labkit.errors import ClusterGone, CommandFailed, NotReady, SetupError
 from labkit.settings import files_root, load_settings
 from labkit.stack.engine import pull_problem
 from labkit.stack.progress import Progress, silent, step
+from labkit.stack.state import kill_all
 
 __all__ = ["KindCluster", "Node"]
 
 _LABEL = "io.x-k8s.kind.cluster"
 _ASK_TIMEOUT_S = 30
+_DYING_S = 5
 _CREATE_TIMEOUT_S = 900
 _DELETE_TIMEOUT_S = 180
 _LOAD_TIMEOUT_S = 600
@@ -38,10 +42,16 @@ _NOT_BOOTED = ("could not find a log line that matches", "too many open files", 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A container that is a node: its name, and whether it runs."""
+    """A container that is a node: its name, whether it runs, and Docker's word for its state."""
 
     name: str
     running: bool
+    state: str = field(default="", compare=False)
+
+    @property
+    def word(self) -> str:
+        """Running, paused or stopped: stopped is all that must be started."""
+        return self.state if self.state in {"running", "paused"} else "stopped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +78,9 @@ class KindCluster:
         """Its nodes by name, stopped ones included; empty if there is no such cluster."""
         said = self._docker("ps", "--all", "--filter", f"label={_LABEL}={self.name}", "--format", "{{json .}}")
         rows = [json.loads(line) for line in said.splitlines()]
-        return sorted((Node(row["Names"], row["State"] == "running") for row in rows), key=lambda node: node.name)
+        return sorted(
+            (Node(row["Names"], row["State"] == "running", row["State"]) for row in rows), key=lambda node: node.name
+        )
 
     def exists(self) -> bool:
         """Whether it has a node, running or stopped."""
@@ -83,14 +95,41 @@ class KindCluster:
         Raises:
             ClusterGone: its nodes run and its API server does not answer.
         """
-        locks = load_settings().cache_dir / "kind"
-        locks.mkdir(parents=True, exist_ok=True)
-        with FileLock(str(locks / f"{self.name}.lock")):
+        with self.held():
+            if self.end_unfinished():
+                self.delete()
             if not self.exists():
                 self.create(node_image, progress)
                 return
             self.start_nodes(progress)
             self.export_kubeconfig()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """While the block runs no other labkit of this user makes or deletes it."""
+        locks = load_settings().cache_dir / "kind"
+        locks.mkdir(parents=True, exist_ok=True)
+        with FileLock(str(locks / f"{self.name}.lock")):
+            yield
+
+    def end_unfinished(self) -> bool:
+        """
+        End a `kind` that is making it for a labkit which was killed; only for who holds it.
+
+        Returns:
+            Whether there was one; then there may be a node that is half made.
+        """
+        makers = [process for process in psutil.process_iter(["cmdline"]) if self._makes_it(process)]
+        kill_all(makers, grace_s=_DYING_S)
+        if makers:
+            self._wait_for_late_nodes()
+        return bool(makers)
+
+    def started_at(self) -> float:
+        """When the newest start of a node was, in seconds since 1970; 0 without nodes."""
+        said = [self._docker("inspect", "--format", "{{.State.StartedAt}}", node.name) for node in self.nodes()]
+        # Docker gives nanoseconds.
+        return max((datetime.fromisoformat(text[:19] + "+00:00").timestamp() for text in said), default=0.0)
 
     def create(self, node_image: str = "", progress: Progress = silent) -> None:
         """
@@ -170,12 +209,12 @@ class KindCluster:
             NotReady: they did not become ready; says which.
             CommandFailed: the engine could not start one.
         """
-        stopped = [node.name for node in self.nodes() if not node.running]
+        stopped = [node for node in self.nodes() if not node.running]
         if not stopped:
             return False
-        with step(progress, f"start {', '.join(stopped)}"):
-            for name in stopped:
-                self._docker("start", name, timeout_s=_READY_TIMEOUT_S)
+        with step(progress, f"start {', '.join(node.name for node in stopped)}"):
+            for node in stopped:
+                self._docker("unpause" if node.state == "paused" else "start", node.name, timeout_s=_READY_TIMEOUT_S)
             self._wait_ready()
         return True
 
@@ -235,10 +274,17 @@ class KindCluster:
 
     def _sweep(self) -> None:
         """Leave nothing of a creation that ended early."""
+        self._wait_for_late_nodes()
+        self.delete()
+
+    def _wait_for_late_nodes(self) -> None:
         # A `docker run` outlives a kind that was killed, and would add its container a moment later.
         late = [process for process in psutil.process_iter(["cmdline"]) if self._makes_a_node(process)]
         psutil.wait_procs(late, timeout=_ASK_TIMEOUT_S)
-        self.delete()
+
+    def _makes_it(self, process: psutil.Process) -> bool:
+        said = process.info["cmdline"] or []
+        return said[1:5] == ["create", "cluster", "--name", self.name] and Path(said[0]).name == self.kind.name
 
     def _makes_a_node(self, process: psutil.Process) -> bool:
         return f"{_LABEL}={self.name}" in (process.info["cmdline"] or []) and "run" in process.info["cmdline"]
@@ -264,12 +310,12 @@ class KindCluster:
         )
 
     def _require_answer(self) -> None:
-        stopped = [node.name for node in self.nodes() if not node.running]
+        stopped = [node for node in self.nodes() if not node.running]
         try:
             if not stopped:
                 self._inside("kubectl", _ADMIN, "get", "--raw=/readyz")
                 return
-            reason = f"the node {stopped[0]} is stopped"
+            reason = f"the node {stopped[0].name} is {stopped[0].word}"
         except CommandFailed as error:
             reason = error.stderr_tail.splitlines()[-1] if error.stderr_tail else "no answer"
         how = f"`labkit up` starts a node that is stopped; `kind delete cluster --name {self.name}` takes it away."

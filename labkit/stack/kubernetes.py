@@ -24,10 +24,12 @@ from labkit.errors import ComponentDied, ConfigInvalid, NotRunning
 from labkit.settings import Settings
 from labkit.stack.catalogue import load_catalogue
 from labkit.stack.cluster import Cluster
+from labkit.stack.cluster_api import GRACE_S
 from labkit.stack.cluster_apply import apply
 from labkit.stack.cluster_layout import ClusterLayout
 from labkit.stack.cluster_logs import follow, last_lines
 from labkit.stack.cluster_prometheus import CONFIG_MAP, ClusterPrometheusConfig
+from labkit.stack.cluster_return import lost_because, require_nodes, wait_for_return
 from labkit.stack.cluster_status import NAME, component_rows, pods_of
 from labkit.stack.cluster_wait import wait_ready
 from labkit.stack.contexts import TRUST, confirm, resolve
@@ -53,6 +55,7 @@ KIND_CLUSTER = "labkit"
 """The kind cluster that labkit makes for labs, and deletes with the last of them."""
 
 _READY_S = 600
+_STATUS_GRACE_S = 5
 _FORWARD_S = 60
 _HERE = ("guard", "forward")
 
@@ -71,8 +74,9 @@ class KubernetesRuntime(Runtime):
         state = self.state()
         if state is None or state.cluster is None:
             return []
+        require_nodes(self._kind(state.cluster), self.run_dir)
         layout = self.layout(state)
-        cluster, namespace = self._cluster(state), state.cluster.namespace
+        cluster, namespace = self._cluster(state, grace_s=_STATUS_GRACE_S), state.cluster.namespace
         seen = self.supervisor.processes()
         rows = component_rows(layout, cluster.pods(namespace), cluster.events(namespace))
         return [*rows, *(self._row_here(name, seen) for name in _HERE)]
@@ -134,15 +138,17 @@ class KubernetesRuntime(Runtime):
 
     def _plan(self, progress: Progress) -> tuple[Layout, Mapping[str, str]]:
         settings = self.settings
-        kubectl_tool(settings, progress)
         if settings.lab == "kind":
-            needed = static_requests(settings.overlay, settings.profile).memory_mib + NODE_MIB
-            kind_tool(settings, progress)
-            for warning in check_engine(needed):
+            # Before anything is fetched that would be of no use.
+            for warning in check_engine(static_requests(settings.overlay, settings.profile).memory_mib + NODE_MIB):
                 progress(Event("note", warning))
+            kind_tool(settings, progress)
             context, kubeconfig, kind = f"kind-{KIND_CLUSTER}", str(self.run_dir / "kubeconfig"), KIND_CLUSTER
         else:
             context, kubeconfig, kind = self._confirmed(), "", ""
+            # Without patience: nothing is made yet that would have to be taken away.
+            Cluster(None, context).version()
+        kubectl_tool(settings, progress)
         self._ref = ClusterRef(kind, kubeconfig, context, namespace_of(self.run_dir))
         layout = ClusterLayout(settings, self.catalogue)
         ports = {port: name for name in layout.instances for port in layout.ports[name].values()}
@@ -174,26 +180,36 @@ class KubernetesRuntime(Runtime):
         kind = self._kind(ref)
         if kind is not None:
             kind.ensure(self.settings.node_image, progress)
+            # At once: a lab that ends on this cluster deletes it unless it sees that another one is here.
+            self._make_namespace(ref, state, layout, progress)
         cluster = self._cluster(state)
         objects = self._objects(layout, state, self._shop_image(kind, progress), progress)
         require_rights(cluster, objects, ref.namespace, progress)
-        with step(progress, f"make namespace {ref.namespace} on {ref.context}") as now:
-            now.detail = f"Kubernetes {cluster.version()}"
-            if cluster.create_namespace(ref.namespace, state.lab_id):
-                # Its volumes are new: what was recorded on earlier ones is gone.
-                layout.data("slo-recorded.json").unlink(missing_ok=True)
+        if kind is None:
+            self._make_namespace(ref, state, layout, progress)
         apply(cluster, objects, ref.namespace, progress)
         self._forward(layout, ref, progress)
         self._follow(layout, cluster, ref.namespace, hooks, progress)
         return state
 
+    def _make_namespace(self, ref: ClusterRef, state: State, layout: Layout, progress: Progress) -> None:
+        cluster = self._cluster(state)
+        with step(progress, f"make namespace {ref.namespace} on {ref.context}") as now:
+            now.detail = f"Kubernetes {cluster.version()}"
+            if cluster.create_namespace(ref.namespace, state.lab_id):
+                # Its volumes are new: what was recorded on earlier ones is gone.
+                layout.data("slo-recorded.json").unlink(missing_ok=True)
+
+    def _lost(self, running: State, progress: Progress) -> str:
+        ref = running.cluster
+        return lost_because(self._kind(ref), self._cluster(running), ref, running.lab_id, progress) if ref else ""
+
     def _rejoin(self, running: State, progress: Progress) -> None:
-        """Start the node of a kind cluster that was stopped, and wait until the lab on it is ready."""
+        """Wait until the lab is ready, when the node of its kind cluster was started a short while ago."""
         ref = running.cluster
         kind = self._kind(ref) if ref else None
-        if ref is None or kind is None or not kind.start_nodes(progress):
-            return
-        wait_ready(self._cluster(running), ref.namespace, progress, timeout_s=_READY_S)
+        if ref is not None and kind is not None:
+            wait_for_return(kind, self._cluster(running), ref.namespace, progress, timeout_s=_READY_S)
 
     def _shop_image(self, kind: KindCluster | None, progress: Progress) -> str:
         """The name of the shop's image, where the cluster's nodes find it."""
@@ -283,10 +299,10 @@ class KubernetesRuntime(Runtime):
         kind = KindCluster(name, self.run_dir / "kubeconfig", kind_tool(self.settings))
         return kind if kind.exists() else None
 
-    def _cluster(self, state: State) -> Cluster:
+    def _cluster(self, state: State, *, grace_s: float = GRACE_S) -> Cluster:
         ref = state.cluster
         assert ref is not None  # noqa: S101  (a state of this runtime has it)
-        return Cluster(Path(ref.kubeconfig) if ref.kubeconfig else None, ref.context)
+        return Cluster(Path(ref.kubeconfig) if ref.kubeconfig else None, ref.context, grace_s=grace_s)
 
     def _running(self) -> tuple[State, Cluster, str]:
         state = State.load(self.run_dir)
@@ -294,6 +310,7 @@ class KubernetesRuntime(Runtime):
             raise NotRunning(
                 f"The lab in {self.run_dir}", seen="it is not on a cluster", how="Run `labkit up --on kind`."
             )
+        require_nodes(self._kind(state.cluster), self.run_dir)
         return state, self._cluster(state), state.cluster.namespace
 
     @property

@@ -7,6 +7,8 @@ it joins a lab that runs, clears away what a killed one left, and takes down wha
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 import uuid
 from abc import ABC, abstractmethod
@@ -98,7 +100,7 @@ class Runtime(ABC):
             ComponentDied, NotReady: a component did not come up; everything was stopped again.
         """
         with self._locked(progress):
-            running = self.state()
+            running = self._joinable(progress)
             if running is not None:
                 renew_lease(self.run_dir)
                 self._rejoin(running, progress)
@@ -112,15 +114,20 @@ class Runtime(ABC):
         with self._locked(progress):
             state = State.load(self.run_dir)
             if state is None:
-                return end_leftover(self.run_dir)
+                found = end_leftover(self.run_dir)
+                if found:
+                    progress(Event("done", "remove what an earlier lab had left on its cluster"))
+                return found
+            began = time.monotonic()
             with step(progress, "stop the lab"):
                 left = end_lab(state, reason)
             if left:
                 raise NotReady(
-                    "every process of the lab has ended",
-                    waited_s=15,
-                    last_seen=", ".join(left),
-                    how="End them by hand; what is left on a cluster is tried again by the next `labkit down`.",
+                    "nothing of the lab is left",
+                    waited_s=time.monotonic() - began,
+                    last_seen=", ".join(left).removesuffix("."),
+                    how="What is left on a cluster is tried again by the next `labkit down`; a process has to be ended "
+                    "by hand.",
                 )
             return True
 
@@ -167,6 +174,22 @@ class Runtime(ABC):
     def _cluster_ref(self) -> ClusterRef | None:
         return None
 
+    def _lost(self, _running: State, _progress: Progress) -> str:
+        """Why a lab whose supervisor runs is no lab any more; empty if it is one."""
+        return ""
+
+    def _joinable(self, progress: Progress) -> State | None:
+        """The lab that runs, if it can be joined; called with the lock, so nobody is starting one."""
+        state = self.state()
+        if state is None:
+            return None
+        # Whoever was starting it is dead, or would hold the lock.
+        lost = self._lost(state, progress) if state.phase == "up" else "its start was cut off"
+        if not lost:
+            return state
+        progress(Event("note", "the lab that was up cannot be joined", detail=lost))
+        return None
+
     @contextmanager
     def _locked(self, progress: Progress) -> Iterator[None]:
         """One start or stop at a time in a run directory."""
@@ -209,8 +232,11 @@ class Runtime(ABC):
         except BaseException as error:
             # Also on Ctrl-C: whatever was started must not outlive a start that failed.
             progress(Event("note", "the start did not succeed; stopping what was started"))
-            end_lab(State.load(self.run_dir) or state, f"its start failed: {type(error).__name__}")
-            kill_all(lab_processes(state.lab_id), grace_s=3)
+            with _undisturbed():
+                left = end_lab(State.load(self.run_dir) or state, f"its start failed: {type(error).__name__}")
+                kill_all(lab_processes(state.lab_id), grace_s=3)
+            for what in left:
+                progress(Event("note", "`labkit down` has to try again to remove", detail=what))
             raise
 
     def _first_state(self, layout: Layout, missing: Mapping[str, str], owner: int | None) -> State:
@@ -241,3 +267,16 @@ class Runtime(ABC):
             missing=dict(missing),
             cluster=self._cluster_ref(),
         )
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """While the block runs Ctrl-C is not heard, here and by the programs that it starts: half taken down is worse."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
