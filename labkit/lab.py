@@ -299,7 +299,7 @@ class Lab:
             with suppress(NotRunning):
                 self._shop.reset()
             self._wait_until_ready()
-            self._shop.reset()
+            wait_until(self._shop.reset, "all is in reach, and reset", timeout_s=10, tolerate=(NotRunning,))
             self._wait_until_ready()
             wait_for_targets(self.url("prometheus"))
             if self.has("alertmanager"):

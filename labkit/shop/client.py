@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from labkit._http import request
@@ -193,7 +194,10 @@ class ShopAdmin:
             except NotRunning as error:
                 silent.append(f"{name}: {error.seen}")
         if self._redis_url:
-            self.purge_queues()
+            try:
+                self.purge_queues()
+            except NotRunning as error:
+                silent.append(f"redis: {error.seen}")
         if silent:
             raise NotRunning(
                 "Not every replica was reset", seen="; ".join(silent), how="Run `labkit status`, then reset again."
@@ -229,12 +233,17 @@ class ShopAdmin:
             raise InvalidValue(f"{path.rpartition('/')[2]} on {instance}", expected=said["error"], got=body)
         return said
 
-    def _redis(self) -> redis.Redis:
+    @contextmanager
+    def _redis(self) -> Iterator[redis.Redis]:
         if not self._redis_url:
             raise NotRunning("The queues cannot be reached", seen="the address of Redis is not known here", how=_HOW)
         import redis  # noqa: PLC0415  (a quarter of a second that only the queues need)
 
-        return redis.Redis.from_url(self._redis_url, socket_timeout=3, socket_connect_timeout=3)
+        try:
+            with redis.Redis.from_url(self._redis_url, socket_timeout=3, socket_connect_timeout=3) as connection:
+                yield connection
+        except redis.RedisError as error:
+            raise NotRunning("The queues cannot be reached", seen=str(error), how=_HOW) from error
 
 
 def _known_fault(name: str) -> None:

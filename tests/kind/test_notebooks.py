@@ -90,12 +90,13 @@ def test_a_service_without_a_pod_is_in_trouble(kind_lab: KindLab) -> None:
     assert "orders" not in troubled(lab)[1]
 
     kind_lab.kubectl("scale", "deployment/orders", "--replicas=0")
-    wait_until(
-        lambda: troubled(lab)[0],
-        "orders is in trouble",
-        timeout_s=180,
-        every_s=1,
-        ready=lambda names: "orders" in names,
-    )
 
-    assert "orders" not in set(lab.prometheus.targets()["service"])
+    def seen() -> tuple[bool, bool]:
+        """Whether it is a target, and whether it is in trouble; while its pod ends it is both."""
+        is_target = "orders" in set(lab.prometheus.targets()["service"])
+        return is_target, "orders" in troubled(lab)[0]
+
+    wait_until(seen, "orders is in trouble", timeout_s=180, every_s=1, ready=lambda found: found == (False, True))
+
+    alerts = lab.prometheus.alerts()
+    assert "orders" in {labels.get("service") for labels in alerts.loc[alerts["name"] == "NoPodAvailable", "labels"]}

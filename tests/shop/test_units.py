@@ -306,6 +306,16 @@ def test_a_broken_state_file_does_not_stop_a_start(tmp_path: Path, text: str):
     assert payments(tmp_path).telemetry.version == "1.0.0"
 
 
+def test_queues_that_are_out_of_reach_are_named() -> None:
+    """Redis does not answer: `reset` has tried all the rest and says so; `queue_lengths` too."""
+    admin = ShopAdmin({}, "t", redis_url=f"redis://127.0.0.1:{free_ports(1)[0]}/0")
+
+    with pytest.raises(NotRunning, match=r"Not every replica was reset: redis: Error .*refused"):
+        admin.reset()
+    with pytest.raises(NotRunning, match=r"The queues cannot be reached: Error .*refused"):
+        admin.queue_lengths()
+
+
 def test_the_admin_client_names_what_it_does_not_know():
     """Unknown replicas and faults are errors before any call is made; who does not answer is named."""
     admin = ShopAdmin({"catalog-1": "http://127.0.0.1:1", "gateway": "http://127.0.0.1:1"}, "t")
