@@ -61,8 +61,8 @@ def up(
     Start the lab, or join the one that runs in the same run directory.
 
     Args:
-        lab: where it runs: `"local"`, `"kind"` or the name of a kubectl context; a `Lab` is given back as it is, so
-            that a cell may run twice.
+        lab: where it runs: `"local"`, `"kind"` or the name of a kubectl context; as the settings say if empty.  A
+            `Lab` is given back as it is, so that a cell may run twice.
         profile: which components: `"core"`.
         seed: of the thirty days of history.
         run_dir: where the lab keeps its files; two labs need two.
@@ -82,7 +82,7 @@ def up(
     if isinstance(lab, Lab):
         renew_lease(lab.run_dir)
         return lab
-    given = {"lab": lab, "profile": profile, "seed": seed, "run_dir": run_dir, "port_offset": port_offset}
+    given = {"lab": lab or None, "profile": profile, "seed": seed, "run_dir": run_dir, "port_offset": port_offset}
     settings = load_settings(given)
     show = progress or printer()
     runtime = runtime_of(settings)

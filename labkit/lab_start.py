@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 from labkit._http import get_json
 from labkit._time import format_duration, utc_now
 from labkit._wait import wait_until
-from labkit.errors import ConfigInvalid
+from labkit.errors import ConfigInvalid, RequestFailed
 from labkit.settings import Settings, load_settings
 from labkit.shop.client import ShopAdmin
-from labkit.shop.history import ensure_history
+from labkit.shop.history import WriteReport, ensure_history
 from labkit.shop.links import apply_links
 from labkit.stack.plan import Layout
 from labkit.stack.progress import Progress, step
@@ -29,7 +29,9 @@ __all__ = [
     "wait_for_targets",
 ]
 
-_TARGETS_TIMEOUT_S = 20
+_TARGETS_TIMEOUT_S = 60
+# How long a Prometheus may be out of reach while its past is written: a pod can be moved, a node be busy.
+_BROKEN_S = 60
 
 
 def hooks(runtime: Runtime, show: Progress) -> Hooks:
@@ -39,7 +41,7 @@ def hooks(runtime: Runtime, show: Progress) -> Hooks:
     def seed_history(layout: Layout) -> None:
         with step(show, "write thirty days of history into Prometheus") as now:
             url = f"http://{layout.address('prometheus')}"
-            reports = ensure_history(url, seed=seed, labels_path=layout.data("history.json"))
+            reports = _unbroken(lambda: ensure_history(url, seed=seed, labels_path=layout.data("history.json")))
             now.detail = f"{sum(r.samples for r in reports):,} samples"
 
     def connect_links(layout: Layout) -> None:
@@ -50,12 +52,29 @@ def hooks(runtime: Runtime, show: Progress) -> Hooks:
         """Fill the seconds since the history was written, give Prometheus its jobs, wait until all targets answer."""
         url = f"http://{layout.address('prometheus')}"
         with step(show, "let Prometheus observe the lab") as now:
-            ensure_history(url, seed=seed)
+            _unbroken(lambda: ensure_history(url, seed=seed))
             runtime.prometheus_config(url).put(None)
             wait_for_targets(url)
             now.detail = "every target is up"
 
     return Hooks(after={"prometheus": seed_history, "toxiproxy": connect_links}, finish=begin)
+
+
+def _unbroken(write: Callable[[], list[WriteReport]]) -> list[WriteReport]:
+    """What *write* wrote; when its connection breaks it is called again, and goes on where it stopped."""
+    reports: list[WriteReport] = []
+
+    def broken() -> str:
+        try:
+            reports.extend(write())
+        except RequestFailed as error:
+            if error.status is not None:
+                raise
+            return str(error)
+        return ""
+
+    wait_until(broken, "the past is written", timeout_s=_BROKEN_S, every_s=1, ready=lambda said: not said)
+    return reports
 
 
 def wait_for_targets(url: str) -> None:
@@ -65,7 +84,13 @@ def wait_for_targets(url: str) -> None:
         targets = get_json(f"{url}/api/v1/targets", params={"state": "active"})["data"]["activeTargets"]
         return [t["labels"]["instance"] for t in targets if t["health"] != "up"] if targets else ["any target"]
 
-    wait_until(waiting, "every target is up", timeout_s=_TARGETS_TIMEOUT_S, ready=lambda names: not names)
+    wait_until(
+        waiting,
+        "every target is up",
+        timeout_s=_TARGETS_TIMEOUT_S,
+        ready=lambda names: not names,
+        tolerate=(RequestFailed,),
+    )
 
 
 def shop_admin(run_dir: Path, ports: Mapping[str, Mapping[str, int]]) -> ShopAdmin:

@@ -155,8 +155,8 @@ def _read(parameter: Parameter, value: Any) -> Any:
 
 
 def _allowed(name: str, value: Any) -> Any:
-    """*value*, once the setting of the same name (lab, profile, pace, seed) accepts it too."""
+    """*value*, once the setting of the same name (lab, profile, pace, seed) accepts it too; an empty one leaves it."""
     setting = next((row for row in SETTINGS if row.name == name), None)
-    if setting is not None:
+    if setting is not None and value != "":
         setting.parse(str(value))
     return value

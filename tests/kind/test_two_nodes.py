@@ -30,7 +30,7 @@ def lab(
     inside: Engine, two_nodes: Cluster, images: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[KindLab]:
     """`labkit up --on CONTEXT`: both nodes take pods; other namespaces are as before when it is down."""
-    two_nodes.kubectl("taint", "nodes", "--all", f"{_TAINT}-")
+    two_nodes.kubectl("taint", "nodes", "-l", _TAINT, f"{_TAINT}-")
     inside.run("kind", "load", "image-archive", images, "--name", two_nodes.name, timeout_s=600)
     before = _namespaces(two_nodes)
     run_dir = tmp_path_factory.mktemp("two") / "run"
