@@ -104,7 +104,7 @@ def doctor(profile: str | None = None, *, lab: str | Lab | None = None) -> Repor
     Returns:
         The report: shows itself as text or as a table, `fit` is the verdict.
     """
-    where = lab.settings.lab if isinstance(lab, Lab) else lab
+    where = lab.settings.lab if isinstance(lab, Lab) else lab or None
     return examine(load_settings({"lab": where, "profile": profile}))
 
 
