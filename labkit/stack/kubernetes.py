@@ -148,6 +148,7 @@ class KubernetesRuntime(Runtime):
             context, kubeconfig, kind = self._confirmed(), "", ""
             # Without patience: nothing is made yet that would have to be taken away.
             Cluster(None, context).version()
+            self._require_image()
         kubectl_tool(settings, progress)
         self._ref = ClusterRef(kind, kubeconfig, context, namespace_of(self.run_dir))
         layout = ClusterLayout(settings, self.catalogue)
@@ -211,6 +212,17 @@ class KubernetesRuntime(Runtime):
         if ref is not None and kind is not None:
             wait_for_return(kind, self._cluster(running), ref.namespace, progress, timeout_s=_READY_S)
 
+    def _require_image(self) -> None:
+        if not self.settings.shop_image and self._other_kind() is None:
+            raise self._no_image()
+
+    def _no_image(self) -> ConfigInvalid:
+        return ConfigInvalid(
+            f"A lab on {self.settings.lab}",
+            problems=["the nodes of this cluster cannot see images that are built on this machine"],
+            how="Run `labkit image --push REGISTRY/NAME` once, and set LABKIT_SHOP_IMAGE to what it prints.",
+        )
+
     def _shop_image(self, kind: KindCluster | None, progress: Progress) -> str:
         """The name of the shop's image, where the cluster's nodes find it."""
         settings = self.settings
@@ -218,11 +230,7 @@ class KubernetesRuntime(Runtime):
             return settings.shop_image
         kind = kind or self._other_kind()
         if kind is None:
-            raise ConfigInvalid(
-                f"A lab on {settings.lab}",
-                problems=["the nodes of this cluster cannot see images that are built on this machine"],
-                how="Run `labkit image --push REGISTRY/NAME` once, and set LABKIT_SHOP_IMAGE to what it prints.",
-            )
+            raise self._no_image()
         image = build_shop_image(progress=progress, cache=settings.cache_dir, base=settings.base_image)
         kind.load(image, progress)
         return image

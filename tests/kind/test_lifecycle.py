@@ -123,7 +123,8 @@ class TestOthersClusters:
         config = yaml.safe_load(Path(kind_lab.state.cluster.kubeconfig).read_text())
         config["contexts"][0]["name"] = "shop-prod"
         (tmp_path / "config").write_text(yaml.safe_dump(config))
-        return {**environment, "KUBECONFIG": str(tmp_path / "config")}
+        more = {"KUBECONFIG": str(tmp_path / "config"), "LABKIT_SHOP_IMAGE": "labkit-shop:none"}
+        return {**environment, **more}
 
     def test_one_that_looks_like_production_is_refused_without_a_terminal(
         self, kind_lab: KindLab, production: dict[str, str], run_dir: Path
@@ -265,7 +266,9 @@ class TestFromNothing:
 
     def test_an_image_that_cannot_be_pulled(self, environment: dict[str, str], run_dir: Path, offset: int) -> None:
         """The wait ends early, with which image, why and what helps; the cluster is gone again."""
-        command = Command("up", "--on", "kind", environment={**environment, "LABKIT_OVERLAY": "small"}, cluster=CLUSTER)
+        # The image of the shop is not built and loaded, which would take the longest: nothing comes as far as that.
+        environment |= {"LABKIT_OVERLAY": "small", "LABKIT_SHOP_IMAGE": "labkit-shop:none"}
+        command = Command("up", "--on", "kind", environment=environment, cluster=CLUSTER)
         lab_id = what_is_told(run_dir).lab_id
 
         assert command.end(timeout_s=420) == SETUP, command.said
