@@ -51,7 +51,7 @@ def test_every_mistake_is_listed_with_the_nearest_name(path: Path) -> None:
     assert str(raised.value).splitlines() == [
         "The parameters for typed: 4 mistakes.",
         "  - 'sed' is not a parameter of it; did you mean 'seed'?",
-        "  - lab: expected one of local, got 'lokal'; did you mean 'local'?",
+        "  - lab: expected local, kind or the name of a kubectl context, got 'lokal'; did you mean 'local'?",
         "  - seed: expected a whole number, got 'many'",
         "  - slow: expected true or false, got 'perhaps'",
         "Nothing was started.",
