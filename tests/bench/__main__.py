@@ -20,7 +20,7 @@ import psutil
 
 from labkit.settings import load_settings
 from labkit.stack.acquire import find_program
-from tests.bench import dashboard, exporter, lab, overhead, series, slo_backtest, slo_report, slo_rules, stores
+from tests.bench import dashboard, exporter, lab, on_kind, overhead, series, slo_backtest, slo_report, slo_rules, stores
 
 Row = dict[str, Any]
 
@@ -37,6 +37,7 @@ GROUPS: dict[str, Callable[[Path], list[Row]]] = {
     "fresh": lab.fresh_machine,
     "up": lab.start_and_memory,
     "up-jaeger-opensearch": lab.start_with_jaeger_and_opensearch,
+    "kind": on_kind.rows,
     "exporter": exporter.rows,
     "stores": stores.rows,
     "overhead": overhead.rows,

@@ -21,7 +21,8 @@ Row = dict[str, Any]
 _REPEATS = 3
 
 
-def _row(name: str, value: float, unit: str, limit: float | None = None) -> Row:
+def row(name: str, value: float, unit: str, limit: float | None = None) -> Row:
+    """One line of the table; *limit* is the most that the goal allows."""
     return {
         "name": name,
         "value": round(value, 2),
@@ -45,10 +46,10 @@ def start_and_memory(folder: Path) -> list[Row]:
             start = time.monotonic()
             lab.reset(progress=silent)
             reset_s = time.monotonic() - start
-    rows.append(_row("labkit up, core, everything installed, history included", median(took), "s", 25))
-    rows.append(_row("labkit reset", reset_s, "s", 30))
-    rows.append(_row("memory of the idle lab", float(status.memory_mb.sum()), "MB", 1500))
-    rows += [_row(f"memory of {name}", float(mb), "MB") for name, mb in status.memory_mb.items()]
+    rows.append(row("labkit up, core, everything installed, history included", median(took), "s", 25))
+    rows.append(row("labkit reset", reset_s, "s", 30))
+    rows.append(row("memory of the idle lab", float(status.memory_mb.sum()), "MB", 1500))
+    rows += [row(f"memory of {name}", float(mb), "MB") for name, mb in status.memory_mb.items()]
     return rows
 
 
@@ -63,9 +64,9 @@ def start_with_jaeger_and_opensearch(folder: Path) -> list[Row]:
         with labkit.up(**given, progress=silent) as lab:
             took.append(time.monotonic() - start)
             status = lab.status()
-    rows.append(_row("labkit up, jaeger-opensearch, everything built, history included", median(took), "s", 45))
-    rows.append(_row("memory of the idle lab, jaeger-opensearch", float(status.memory_mb.sum()), "MB"))
-    rows += [_row(f"memory of {name}", float(status.memory_mb[name]), "MB") for name in ("jaeger", "opensearch")]
+    rows.append(row("labkit up, jaeger-opensearch, everything built, history included", median(took), "s", 45))
+    rows.append(row("memory of the idle lab, jaeger-opensearch", float(status.memory_mb.sum()), "MB"))
+    rows += [row(f"memory of {name}", float(status.memory_mb[name]), "MB") for name in ("jaeger", "opensearch")]
     return rows
 
 
@@ -88,7 +89,7 @@ def fresh_machine(folder: Path) -> list[Row]:
     run_s = timed("make", "run")
     shutil.rmtree(clone)
     return [
-        _row("fresh machine: Python packages", packages_s, "s"),
-        _row("fresh machine: set-up of core (packages and components)", packages_s + components_s, "s", 120),
-        _row("fresh machine: make run with all notebooks", packages_s + components_s + run_s, "s", 300),
+        row("fresh machine: Python packages", packages_s, "s"),
+        row("fresh machine: set-up of core (packages and components)", packages_s + components_s, "s", 120),
+        row("fresh machine: make run with all notebooks", packages_s + components_s + run_s, "s", 300),
     ]

@@ -7,13 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from labkit.stack.shop_image import build_shop_image
 from tests.kind.cluster import Cluster, cluster
-from tests.kind.kind_lab import KindLab, what_there_is
+from tests.kind.kind_lab import KindLab, what_there_is, with_images
 from tests.kind.rig.engine import Engine, default_home
 from tests.kind.rig.leftovers import read_sysctls
-from tests.kind.rig.parts import BASE_IMAGE, Parts, build_parts
-from tests.kind.rig.stack_images import stack_archive
+from tests.kind.rig.parts import Parts, build_parts
 
 
 @pytest.fixture(scope="session")
@@ -59,17 +57,8 @@ def inside(rig: Engine, images: Path) -> Iterator[Engine]:
 
 @pytest.fixture(scope="session")
 def images(rig: Engine, parts: Parts) -> Path:
-    """
-    The images of the lab's servers, as one archive; the shop's is built, since its packages come from outside.
-
-    Both before this process enters the engine's network, which has no way out.
-    """
-    archive = stack_archive(parts)
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in rig.environment.items():
-            patch.setenv(name, value)
-        build_shop_image(base=BASE_IMAGE)
-    return archive
+    """The images of the lab's servers, as one archive; the shop's is built."""
+    return with_images(rig, parts)
 
 
 @pytest.fixture(scope="session")

@@ -19,12 +19,14 @@ from labkit.errors import ClusterRefused
 from labkit.lab import Lab
 from labkit.stack.cluster import Cluster
 from labkit.stack.progress import Event
+from labkit.stack.shop_image import build_shop_image
 from labkit.stack.state import State
 from tests.conftest import free_offset
 from tests.kind.rig.engine import Engine
-from tests.kind.rig.parts import BASE_IMAGE
+from tests.kind.rig.parts import BASE_IMAGE, Parts
+from tests.kind.rig.stack_images import stack_archive
 
-__all__ = ["KindLab", "settings_on", "what_there_is"]
+__all__ = ["KindLab", "settings_on", "what_there_is", "with_images"]
 
 _LOAD_TIMEOUT_S = 300
 
@@ -36,6 +38,20 @@ def settings_on(engine: Engine) -> dict[str, str]:
         "LABKIT_NODE_IMAGE": engine.environment["RIG_NODE_IMAGE"],
         "LABKIT_BASE_IMAGE": BASE_IMAGE,
     }
+
+
+def with_images(engine: Engine, parts: Parts) -> Path:
+    """
+    The images of the lab's servers, as one archive; the shop's is on the engine then, too.
+
+    Called before a process enters the engine's network, which has no way out: packages come from outside.
+    """
+    archive = stack_archive(parts)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in engine.environment.items():
+            patch.setenv(name, value)
+        build_shop_image(base=BASE_IMAGE)
+    return archive
 
 
 def what_there_is(engine: Engine) -> dict[str, list[str]]:
