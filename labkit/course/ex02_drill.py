@@ -37,6 +37,7 @@ _STEP_S = 5
 # A scrape, the rules after it, and the time that a busy machine takes for both.
 _LATE_S = 45
 _AGO_S = 55 * 60
+_STATUS = 500
 # So many times the least outage that the fast alert sees must fit into the other windows: six requests more or less
 # are a matter of chance.
 _ROOM = 1.5
@@ -140,7 +141,7 @@ def rehearse(lab: Any, *, share: float, for_s: float) -> Outage:
         how="Is a fault still in force? `lab.reset()` ends all of them.",
     )
     start = lab.now()
-    lab.shop.inject("error", on="gateway", endpoint=world.ENDPOINT, share=share, for_s=for_s)
+    lab.shop.inject("error", on="gateway", endpoint=world.ENDPOINT, status=_STATUS, share=share, for_s=for_s)
     try:
         with step(printer(), f"fail {share:.0%} of the checkouts for {for_s:g} s"):
             wait_until(
@@ -167,7 +168,9 @@ def _fires(lab: Any) -> bool:
 
 def last_drill(lab: Any) -> Outage | None:
     """
-    The latest outage of checkouts in the last 55 minutes that made the fast-burn alert fire; None if there is none.
+    The latest rehearsal in the last 55 minutes that made the fast-burn alert fire; None if there is none.
+
+    Rehearsed failures have the status 500; what fails because something is down or busy has others.
 
     An hour remembers: failing checkouts again within it would cost more budget and show less.
     """
@@ -183,8 +186,8 @@ def last_drill(lab: Any) -> Outage | None:
 
 
 def _failures(lab: Any, now: datetime) -> pd.DataFrame:
-    """Scrapes that found more failed checkouts than the one before: `since` (the one before) and `time`."""
-    labels = f'job="shop",service="gateway",endpoint="{world.ENDPOINT}",status=~"5..",instance!="seeded"'
+    """Scrapes that found more checkouts failed on purpose than the one before: `since` (the one before) and `time`."""
+    labels = f'job="shop",service="gateway",endpoint="{world.ENDPOINT}",status="{_STATUS}",instance!="seeded"'
     try:
         samples = lab.prometheus.query(f"http_requests_total{{{labels}}}[{_AGO_S}s]", now)
     except NoData:
