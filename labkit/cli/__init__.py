@@ -19,6 +19,7 @@ __all__ = ["app", "main"]
 # Stable: `docs/batch.md` documents them.
 EXIT_USAGE, EXIT_SETUP, EXIT_INTERRUPTED = 2, 3, 130
 _INTERRUPTED = "\nInterrupted; what this command had started was stopped and taken down.\n"
+_NOT_ALL = "\nInterrupted; what this command had started was stopped, and not all of it is gone: run `labkit down`.\n"
 
 
 class _Group(typer.core.TyperGroup):
@@ -29,7 +30,7 @@ class _Group(typer.core.TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
-            sys.stderr.write(_INTERRUPTED)
+            sys.stderr.write(_NOT_ALL if getattr(error, "__notes__", ()) else _INTERRUPTED)
             raise typer.Exit(EXIT_INTERRUPTED) from error
 
 

@@ -181,23 +181,25 @@ class KubernetesRuntime(Runtime):
         kind = self._kind(ref)
         if kind is not None:
             kind.ensure(self.settings.node_image, progress)
-            # At once: a lab that ends on this cluster deletes it unless it sees that another one is here.
-            self._make_namespace(ref, state, layout, progress)
         cluster = self._cluster(state)
+        if kind is not None:
+            # At once: a lab that ends on this cluster deletes it unless it sees that another one is here.
+            self._make_namespace(cluster, ref, state.lab_id, layout, progress)
         objects = self._objects(layout, state, self._shop_image(kind, progress), progress)
         require_rights(cluster, objects, ref.namespace, progress)
         if kind is None:
-            self._make_namespace(ref, state, layout, progress)
+            self._make_namespace(cluster, ref, state.lab_id, layout, progress)
         apply(cluster, objects, ref.namespace, progress)
         self._forward(layout, ref, progress)
         self._follow(layout, cluster, ref.namespace, hooks, progress)
         return state
 
-    def _make_namespace(self, ref: ClusterRef, state: State, layout: Layout, progress: Progress) -> None:
-        cluster = self._cluster(state)
+    def _make_namespace(
+        self, cluster: Cluster, ref: ClusterRef, lab_id: str, layout: Layout, progress: Progress
+    ) -> None:
         with step(progress, f"make namespace {ref.namespace} on {ref.context}") as now:
             now.detail = f"Kubernetes {cluster.version()}"
-            if cluster.create_namespace(ref.namespace, state.lab_id):
+            if cluster.create_namespace(ref.namespace, lab_id):
                 # Its volumes are new: what was recorded on earlier ones is gone.
                 layout.data("slo-recorded.json").unlink(missing_ok=True)
 

@@ -237,6 +237,7 @@ class Runtime(ABC):
                 kill_all(lab_processes(state.lab_id), grace_s=3)
             for what in left:
                 progress(Event("note", "`labkit down` has to try again to remove", detail=what))
+                error.add_note(f"left behind: {what}")
             raise
 
     def _first_state(self, layout: Layout, missing: Mapping[str, str], owner: int | None) -> State:
