@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from labkit._wait import wait_until
 from labkit.errors import ClusterGone, CommandFailed, NotReady
 from labkit.settings import load_settings
 from labkit.stack.cluster import Cluster, LabNamespace
@@ -42,15 +41,11 @@ def remove_lab(ref: ClusterRef, lab_id: str) -> None:
 
 def _others(kind: KindCluster, ref: ClusterRef, lab_id: str) -> list[LabNamespace]:
     """Who else lives on the cluster; a node that is stopped is started to ask.  A broken one can be nobody's home."""
-
-    def answers() -> bool:
-        # The kubeconfig may be that of a cluster of this name which was made anew since.
-        kind.export_kubeconfig()
-        return True
-
     try:
         kind.start_nodes()
-        wait_until(answers, "the cluster answers", timeout_s=GRACE_S, every_s=1, tolerate=(ClusterGone,))
+        kind.wait_for_answer(GRACE_S)
+        # The kubeconfig may be that of a cluster of this name which was made anew since.
+        kind.export_kubeconfig()
         return [lab for lab in Cluster(Path(ref.kubeconfig), ref.context).labs() if lab.lab_id != lab_id]
     except (ClusterGone, CommandFailed, NotReady):
         return []

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from math import inf
 from pathlib import Path
 from typing import Any
 
 from labkit._wait import wait_until
-from labkit.errors import NotRunning
+from labkit.errors import NotReady, NotRunning
 from labkit.stack.cluster import LAB_ID, Cluster
+from labkit.stack.cluster_status import is_ready
 from labkit.stack.cluster_wait import wait_ready
 from labkit.stack.kind import KindCluster
-from labkit.stack.progress import Progress
+from labkit.stack.progress import Progress, step
 from labkit.stack.state import ClusterRef
 
 __all__ = ["lost_because", "require_nodes", "wait_for_return"]
 
 # How long after the start of a node a lab that is joined may still be on its way up.
 _YOUNG_S = 300
+_SETTLE_S = 60
+_ANSWER_S = 60
 
 
 def require_nodes(kind: KindCluster | None, run_dir: Path) -> None:
@@ -52,12 +56,14 @@ def lost_because(kind: KindCluster | None, cluster: Cluster, ref: ClusterRef, la
     A node of its kind cluster that is stopped is started.
 
     Raises:
-        ClusterGone: the API server does not answer.
+        ClusterGone, NotReady: the API server does not answer.
     """
     if kind is not None:
         if not kind.exists():
             return f"its kind cluster {kind.name} is gone"
         kind.start_nodes(progress)
+        # One that has just started answers before it knows who may do what.
+        kind.wait_for_answer(_ANSWER_S)
     labels = cluster.namespace_labels(ref.namespace)
     if labels is None or labels.get(LAB_ID) != lab_id:
         return f"its namespace {ref.namespace} is gone from {ref.context}"
@@ -75,7 +81,7 @@ def wait_for_return(
         cluster: the same, as it is asked.
         namespace: of the lab.
         progress: told of what is waited for.
-        timeout_s: limit of each wait, in seconds.
+        timeout_s: limit of the wait with causes, which begins a minute later at most, in seconds.
 
     Raises:
         WillNotStart, NotReady: as `wait_ready`.
@@ -84,12 +90,14 @@ def wait_for_return(
     if time.time() - started > _YOUNG_S:
         return
 
-    def of_before() -> list[str]:
-        # Until kubelet has looked, the API server tells what was true before.
-        return [pod["metadata"]["name"] for pod in cluster.pods(namespace) if _runs_since(pod) < started]
+    def unsettled() -> list[str]:
+        # Until kubelet has looked, the API server tells what was true before: containers that run since then.
+        pods = cluster.pods(namespace)
+        return [pod["metadata"]["name"] for pod in pods if not is_ready(pod) or _runs_since(pod) < started]
 
-    what = "every pod has been started again"
-    wait_until(of_before, what, timeout_s=timeout_s, every_s=1, ready=lambda names: not names)
+    # The sums over pods are those of before for even longer: whoever adds them up has to be elected first.
+    with step(progress, "wait for the pods to start again"), suppress(NotReady):
+        wait_until(unsettled, "all pods are ready", timeout_s=_SETTLE_S, every_s=1, ready=lambda names: not names)
     wait_ready(cluster, namespace, progress, timeout_s=timeout_s)
 
 

@@ -163,6 +163,22 @@ class KindCluster:
                 self._sweep()
                 raise
 
+    def wait_for_answer(self, timeout_s: float) -> None:
+        """
+        Wait until its API server is ready, *timeout_s* seconds at most.
+
+        Raises:
+            NotReady: it is not; says why.
+        """
+
+        def answers() -> bool:
+            self._require_answer()
+            return True
+
+        what = f"the API server of the kind cluster {self.name!r} answers"
+        how = f"`docker logs {self.name}-control-plane` has what its node said."
+        wait_until(answers, what, timeout_s=timeout_s, every_s=1, tolerate=(ClusterGone,), how=how)
+
     def export_kubeconfig(self) -> None:
         """
         Write its context into its kubeconfig.
