@@ -30,7 +30,7 @@ test-built: setup  ## of these, what is built is Jaeger, OpenSearch and Promethe
 
 test-kind: setup  ## of these, what is built is a node of Kubernetes and the images of the lab
 	@$(V)/python -m tests.kind.rig images > /dev/null
-	$(V)/python -m pytest -m kind tests/kind
+	@$(V)/python -m tests.kind
 
 bench: setup  ## measure what the issues give numbers for: a table and build/bench.json
 	@$(V)/python -m tests.bench

@@ -55,13 +55,14 @@ def with_images(engine: Engine, parts: Parts) -> Path:
 
 
 def what_there_is(engine: Engine) -> dict[str, list[str]]:
-    """Containers, volumes and networks of the engine, and kind's clusters: what must be the same afterwards."""
+    """What labs would leave: containers and clusters of their names, volumes without a container."""
     asked = {
-        "containers": ("docker", "ps", "--all", "--format", "{{.Names}}"),
-        "volumes": ("docker", "volume", "ls", "--quiet"),
+        "containers": ("docker", "ps", "--all", "--filter", "name=labkit", "--format", "{{.Names}}"),
+        "volumes": ("docker", "volume", "ls", "--quiet", "--filter", "dangling=true"),
         "clusters": ("kind", "get", "clusters"),
     }
-    return {what: sorted(engine.run(*argv, timeout_s=60).split()) for what, argv in asked.items()}
+    found = {what: sorted(engine.run(*argv, timeout_s=60).split()) for what, argv in asked.items()}
+    return {**found, "clusters": [name for name in found["clusters"] if name.startswith("labkit")]}
 
 
 class KindLab:
