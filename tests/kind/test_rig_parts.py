@@ -270,12 +270,15 @@ class TestLeftovers:
     """What is looked for when an engine is taken down."""
 
     def test_settings_are_put_back(self, tmp_path: Path) -> None:
-        """Every setting that a kubelet changed is what it was, and the others are not written."""
-        for name in ("vm", "kernel"):
-            (tmp_path / name).mkdir()
-        for name, value in {"vm/overcommit_memory": "0", "kernel/panic": "1", "kernel/panic_on_oops": "0"}.items():
+        """Every setting that a kubelet or the engine changed is what it was, and the others are not written."""
+        for name in ("vm", "kernel", "fs/inotify"):
+            (tmp_path / name).mkdir(parents=True)
+        names = ("vm/overcommit_memory", "kernel/panic", "kernel/panic_on_oops", "fs/inotify/max_user_instances")
+        for name, value in zip(names, ("0", "1", "0", "128"), strict=True):
             (tmp_path / name).write_text(f"{value}\n")
         before = leftovers.read_sysctls(tmp_path)
+        leftovers.allow_watchers(512, tmp_path)
+        assert (tmp_path / "fs/inotify/max_user_instances").read_text() == "512"
         (tmp_path / "kernel/panic").write_text("10\n")
         untouched = (tmp_path / "vm/overcommit_memory").stat().st_mtime_ns
         leftovers.restore_sysctls(before, tmp_path)

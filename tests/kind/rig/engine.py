@@ -31,6 +31,7 @@ from labkit.stack.progress import Progress, silent, step
 from tests.kind.rig import runc_wrapper
 from tests.kind.rig.cache import digest
 from tests.kind.rig.leftovers import (
+    allow_watchers,
     mounts_below,
     processes_of,
     read_sysctls,
@@ -46,6 +47,7 @@ __all__ = ["Engine", "default_home"]
 
 # Folders that Docker and containerd make wherever they are told to live.
 _STRAYS = ("/etc/docker", "/opt/containerd", "/run/containerd", "/run/docker")
+_WATCHERS = 512
 _LONGEST_HOME = 60
 _CLONE_NEWNET = 0x40000000  # from linux/sched.h
 # The address of the engine in the network of its containers, where it answers questions about names.
@@ -159,6 +161,8 @@ class Engine:
         # kubelet changes these for the whole machine.
         self._remember(sysctls=read_sysctls(), strays=[path for path in _STRAYS if not Path(path).exists()])
         try:
+            # Several clusters at a time, of two nodes some; kind itself recommends as much.
+            allow_watchers(_WATCHERS)
             with step(progress, "start Docker in a network of its own"):
                 self._make_network()
                 self._write_files(parts)

@@ -12,6 +12,7 @@ import psutil
 from labkit._proc import run
 
 __all__ = [
+    "allow_watchers",
     "groups",
     "mounts_below",
     "processes_of",
@@ -22,12 +23,19 @@ __all__ = [
 ]
 
 _GROUPS = Path("/sys/fs/cgroup")
-_SYSCTLS = ("vm/overcommit_memory", "kernel/panic", "kernel/panic_on_oops")
+_WATCHERS = "fs/inotify/max_user_instances"
+_SYSCTLS = ("vm/overcommit_memory", "kernel/panic", "kernel/panic_on_oops", _WATCHERS)
 
 
 def read_sysctls(root: Path = Path("/proc/sys")) -> dict[str, str]:
-    """The settings of the kernel that a kubelet changes, as they are now."""
+    """The settings of the kernel that a kubelet or the engine changes, as they are now."""
     return {name: (root / name).read_text(encoding="utf-8").strip() for name in _SYSCTLS}
+
+
+def allow_watchers(instances: int, root: Path = Path("/proc/sys")) -> None:
+    """Let the user of the engine have this many inotify instances, unless more are allowed: a node takes some 30."""
+    if int(read_sysctls(root)[_WATCHERS]) < instances:
+        (root / _WATCHERS).write_text(str(instances), encoding="utf-8")
 
 
 def restore_sysctls(values: Mapping[str, str], root: Path = Path("/proc/sys")) -> None:
