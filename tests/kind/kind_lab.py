@@ -47,6 +47,7 @@ def with_images(engine: Engine, parts: Parts) -> Path:
     Called before a process enters the engine's network, which has no way out: packages come from outside.
     """
     archive = stack_archive(parts)
+    engine.run("docker", "load", "--input", parts.base_archive, timeout_s=_LOAD_TIMEOUT_S)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in engine.environment.items():
             patch.setenv(name, value)
