@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def two_nodes(rig: Engine) -> Iterator[Cluster]:
 @pytest.fixture
 def namespace(two_nodes: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
     """A namespace of the test's own on the cluster of two nodes."""
-    name = request.node.name.removeprefix("test_").replace("_", "-")[:60].rstrip("-")
+    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())[:60].strip("-")
     with two_nodes.namespace(name) as created:
         yield created
 
