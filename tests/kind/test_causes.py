@@ -82,7 +82,7 @@ CAUSES: dict[str, tuple[Object, str]] = {
         "no node takes it: .*didn't match Pod's node affinity/selector",
     ),
     "oom": (workload("oom", EAT, **HUNGRY, **LATE), "more memory than its limit of 20Mi, [1-9] restart"),
-    "crash": (workload("crash", "echo first; echo no recipe >&2; exit 3"), "ended with exit code 3, [4-9] restarts"),
+    "crash": (workload("crash", "echo first; echo no recipe; exit 3"), "ended with exit code 3, [4-9] restarts"),
     "no-program": (
         workload("no-program", "", command=["/nothing"]),
         "cannot be started: .*/nothing.*no such file",
