@@ -56,14 +56,14 @@ def with_images(engine: Engine, parts: Parts) -> Path:
 
 
 def what_there_is(engine: Engine) -> dict[str, list[str]]:
-    """What labs would leave: containers and clusters of their names, volumes without a container."""
+    """What labs on the kind cluster `labkit` would leave: it and its nodes, and volumes without a container."""
     asked = {
-        "containers": ("docker", "ps", "--all", "--filter", "name=labkit", "--format", "{{.Names}}"),
+        "nodes": ("docker", "ps", "--all", "--quiet", "--filter", "label=io.x-k8s.kind.cluster=labkit"),
         "volumes": ("docker", "volume", "ls", "--quiet", "--filter", "dangling=true"),
         "clusters": ("kind", "get", "clusters"),
     }
     found = {what: sorted(engine.run(*argv, timeout_s=60).split()) for what, argv in asked.items()}
-    return {**found, "clusters": [name for name in found["clusters"] if name.startswith("labkit")]}
+    return {**found, "clusters": [name for name in found["clusters"] if name == "labkit"]}
 
 
 class KindLab:
