@@ -225,10 +225,8 @@ def _give_up_on_the_hopeless(watch: _Watch, causes: Mapping[str, Cause]) -> None
     for name, cause in causes.items():
         limit_s = cause.hopeless_after_s
         if limit_s is not None and watch.lasted_s(name, cause) >= limit_s:
-            how = f"{cause.how} " if cause.how else ""
-            what = "get events" if cause.kind == "refused" else f"describe pod {name}"
-            more = f"More: `{watch.cluster.api.kubectl} -n {watch.namespace} {what}`."
-            raise WillNotStart(name, cause=cause.text, log_tail=watch.log_of(name, cause), how=f"{how}{more}")
+            # No advice to ask the cluster for more: a start that fails takes everything down again.
+            raise WillNotStart(name, cause=cause.text, log_tail=watch.log_of(name, cause), how=cause.how)
 
 
 def _not_ready(
@@ -246,7 +244,6 @@ def _not_ready(
     logs = [(name, watch.log_of(name, cause)) for name, cause in causes.items()]
     shown = [f"The last lines of {name}:\n{said}\n" for name, said in logs if said][:_FEW]
     hows = [*dict.fromkeys(cause.how for cause in causes.values() if cause.how)]
-    hows.append(f"`{watch.cluster.api.kubectl} -n {watch.namespace} get pods,events` shows more.")
     seen = "".join(f"\n  - {line}" for line in lines)
     how = "\n" + "".join(shown) + " ".join(hows)
     return NotReady(f"components of {watch.namespace} ready", waited_s=timeout_s, last_seen=seen, how=how)
