@@ -45,15 +45,20 @@ def test_the_solved_edition_passes_strictly(source: Path, kind_lab: KindLab, tmp
     assert result.notebooks[0].stopped == []
 
 
-def test_the_learner_edition_runs_to_its_end_untouched(kind_lab: KindLab, tmp_path: Path) -> None:
-    """Whoever runs all cells of the first notebook without an answer reaches the last; every check says so."""
+def test_an_untouched_one_has_a_lab_of_its_own_beside_another(kind_lab: KindLab, tmp_path: Path) -> None:
+    """It starts a second lab on the cluster, reaches its last cell without an answer, and leaves the first alone."""
     path = edition_path(sources()[0], Edition.LEARNER)
+    offset = str(kind_lab.lab.settings.port_offset + 40)
+    env = {**kind_lab.environment(), "LABKIT_RUN_DIR": str(tmp_path / "own"), "LABKIT_PORT_OFFSET": offset}
 
-    result = run(path, kind_lab.lab, tmp_path / "out", ON_KIND, strict=False, env=dict(kind_lab.environment()))
+    result = run(path, kind_lab.lab, tmp_path / "out", ON_KIND, strict=False, env=env)
 
-    assert (result.notebooks[0].error, result.exit_code) == (None, 0)
+    assert (result.notebooks[0].error, result.exit_code, result.notebooks[0].stopped) == (None, 0, [])
     assert {check.outcome for check in result.notebooks[0].checks} == {"not_attempted"}
-    assert kind_lab.lab.alive()
+    assert "left behind" not in (tmp_path / "own" / "ended.json").read_text()
+    ours = kind_lab.get("namespaces", "-l", "app.kubernetes.io/managed-by=labkit")["items"]
+    assert [namespace["metadata"]["name"] for namespace in ours] == [kind_lab.namespace]
+    assert {row.state for row in kind_lab.lab._runtime.status()} == {"RUNNING"}
 
 
 def test_a_target_says_of_which_service_it_is(kind_lab: KindLab) -> None:
