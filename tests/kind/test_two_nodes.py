@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -77,20 +76,29 @@ def test_replicas_are_on_different_nodes(lab: KindLab) -> None:
 
 def test_a_drained_node_takes_no_replica_away_before_its_turn(lab: KindLab, two_nodes: Cluster) -> None:
     """
-    Everything that may move moves, customers go on reading products, and afterwards both nodes have pods again.
+    What may move moves, a replica of the catalogue is ready all the time, and customers are answered again.
 
     Not the node with the database: its volume cannot follow it, here as on most clusters of one machine.
     """
     (stays,) = _nodes_of(lab, "mariadb")
     drained = next(n["metadata"]["name"] for n in two_nodes.get("nodes")["items"] if n["metadata"]["name"] != stays)
-    with _asking(lab.lab.url("gateway") + "/products/3") as answers:
+    with _counting(lab, "catalog") as ready:
         two_nodes.kubectl("drain", drained, "--ignore-daemonsets", "--delete-emptydir-data", "--force",
                           "--timeout=240s", timeout_s=270)  # fmt: skip
         moved = lab.get("pods")["items"]
         wait_until(lambda: _nodes_of(lab, "gateway"), "a gateway elsewhere", timeout_s=120, every_s=1)
     try:
         assert {pod["spec"].get("nodeName") for pod in moved if is_ready(pod)} == {stays}
-        assert sum(answers) / len(answers) > 0.8, f"{sum(answers)} of {len(answers)} answered"
+        assert ready
+        # A probe may be late on a busy machine; without the budget both would be away for most of the time.
+        assert sum(number >= 1 for number in ready) / len(ready) > 0.8, ready
+        wait_until(
+            lambda: requests.get(lab.lab.url("gateway") + "/products/3", timeout=10).ok,
+            "customers are answered",
+            timeout_s=120,
+            every_s=1,
+            tolerate=(requests.RequestException,),
+        )
     finally:
         two_nodes.kubectl("uncordon", drained)
     wait_until(
@@ -103,24 +111,19 @@ def test_a_drained_node_takes_no_replica_away_before_its_turn(lab: KindLab, two_
 
 
 @contextmanager
-def _asking(url: str) -> Iterator[list[bool]]:
-    """Whether each request was answered well, four a second, while the block runs."""
-    answers: list[bool] = []
+def _counting(lab: KindLab, name: str) -> Iterator[list[int]]:
+    """How many pods of a component are ready, twice a second, while the block runs."""
+    counts: list[int] = []
     done = threading.Event()
 
-    def ask() -> None:
-        while not done.wait(0.25):
-            began = time.monotonic()
-            try:
-                answers.append(requests.get(url, timeout=5).ok)
-            except requests.RequestException:
-                # One that waits for seconds stands for all that would have come meanwhile.
-                answers.extend([False] * max(1, round((time.monotonic() - began) / 0.25)))
+    def count() -> None:
+        while not done.wait(0.5):
+            counts.append(len(_nodes_of(lab, name)))
 
-    thread = threading.Thread(target=ask)
+    thread = threading.Thread(target=count)
     thread.start()
     try:
-        yield answers
+        yield counts
     finally:
         done.set()
         thread.join()
