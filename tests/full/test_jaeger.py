@@ -29,6 +29,7 @@ def jaeger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("jaeger")
     ports = {name: free_port() for name in ("query", "otlp", "health")}
     text = (files_root() / "infra" / "jaeger" / "jaeger.yaml").read_text(encoding="utf-8")
+    text = text.replace("@{listen}", "127.0.0.1")
     for name, port in ports.items():
         text = text.replace(f"@{{port.{name}}}", str(port))
     config = folder / "jaeger.yaml"
