@@ -24,6 +24,7 @@ from tests.kind.rig.parts import build_parts
 _HERE = Path(__file__).parent
 _CACHE = files_root() / ".pytest_cache"
 _FAILED = "v/cache/lastfailed"
+_ENDS_WITHIN_S = 45
 # In this order: the last ones restart the node, and delete the cluster.
 ON_LABKIT = ("test_lab.py", "test_links.py", "test_notebooks.py", "test_lifecycle.py")
 # Of these files, what makes clusters of its own.
@@ -72,7 +73,7 @@ def _remember_failures(beside: Path) -> None:
 
 
 class _Running:
-    """A process; an interrupt reaches it too, and it is waited for, since it takes down what it made."""
+    """A process that is waited for whatever happens, since it takes down what it made."""
 
     def __init__(self, argv: list[str], output: IO[bytes] | None = None) -> None:
         self._process = subprocess.Popen(argv, stdout=output)
@@ -83,7 +84,10 @@ class _Running:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._process.poll() is None:
+        try:
+            # Ctrl-C reaches both at once; a second one would end the taking down.
+            self._process.wait(_ENDS_WITHIN_S)
+        except subprocess.TimeoutExpired:
             self._process.send_signal(signal.SIGINT)
             self._process.wait()
 
