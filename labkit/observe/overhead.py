@@ -4,7 +4,7 @@ What observing costs: the same work with instrumentation and without it, in turn
     costs = measure_overhead(
         work=lambda: requests.get(url).raise_for_status(),
         switch=lambda on: lab.shop.set_flag("tracing", on),
-        cpu_s=lambda: cpu_of(pids),
+        cpu_s=lab.shop.cpu_s,
     )
 
 Both kinds of block lie next to each other in time, in an order that is drawn anew for each pair, so that what else

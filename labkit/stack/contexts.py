@@ -21,7 +21,7 @@ from labkit.errors import ConfigInvalid, NotConfirmed, UnknownName
 
 __all__ = [
     "TRUST",
-    "ClusterRef",
+    "Context",
     "confirm",
     "contexts",
     "is_of_this_machine",
@@ -39,7 +39,7 @@ _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
 
 @dataclass(frozen=True, slots=True)
-class ClusterRef:
+class Context:
     """A context and what it stands for; `kubeconfig` is None for that of the environment, `namespace` may be ""."""
 
     kubeconfig: Path | None
@@ -57,7 +57,7 @@ def kubeconfig_path(kubeconfig: Path | None) -> str:
     return os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
 
 
-def contexts(kubeconfig: Path | None = None) -> list[ClusterRef]:
+def contexts(kubeconfig: Path | None = None) -> list[Context]:
     """
     The contexts of a kubeconfig, in its order; of several files in KUBECONFIG, the first that has a name wins.
 
@@ -80,15 +80,15 @@ def contexts(kubeconfig: Path | None = None) -> list[ClusterRef]:
     for path, content in files:
         for name, cluster in _named(path, content, "clusters", "cluster"):
             servers.setdefault(name, str(cluster.get("server") or ""))
-    found: dict[str, ClusterRef] = {}
+    found: dict[str, Context] = {}
     for path, content in files:
         for name, one in _named(path, content, "contexts", "context"):
             of, user, namespace = (str(one.get(key) or "") for key in ("cluster", "user", "namespace"))
-            found.setdefault(name, ClusterRef(kubeconfig, name, of, servers.get(of, ""), user, namespace))
+            found.setdefault(name, Context(kubeconfig, name, of, servers.get(of, ""), user, namespace))
     return list(found.values())
 
 
-def resolve(name: str, kubeconfig: Path | None = None) -> ClusterRef:
+def resolve(name: str, kubeconfig: Path | None = None) -> Context:
     """
     The context of this very name.
 
@@ -154,7 +154,7 @@ def needs_asking(context: str, cluster: str, server: str, namespace: str = "", u
 
 
 def confirm(
-    ref: ClusterRef,
+    ref: Context,
     namespace: str,
     *,
     yes: bool = False,

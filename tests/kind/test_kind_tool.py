@@ -18,7 +18,7 @@ from labkit.errors import ClusterGone, CommandFailed, SetupError
 from labkit.settings import load_settings
 from labkit.stack.engine import EngineUnfit, check_engine
 from labkit.stack.kind import KindCluster, Node
-from labkit.stack.tools import tools
+from labkit.stack.tools import kind_tool
 from tests.kind.rig.engine import Engine
 
 pytestmark = [pytest.mark.kind, pytest.mark.timeout(900)]
@@ -40,9 +40,7 @@ def inside(rig: Engine) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def kind(inside: str) -> Path:
-    found = tools(load_settings(), need_kind=True).kind
-    assert found is not None
-    return found
+    return kind_tool(load_settings())
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from labkit.errors import ConfigInvalid, NotConfirmed, UnknownName
-from labkit.stack.contexts import TRUST, ClusterRef, confirm, contexts, is_of_this_machine, needs_asking, resolve
+from labkit.stack.contexts import TRUST, Context, confirm, contexts, is_of_this_machine, needs_asking, resolve
 
 LOOPBACK = "https://127.0.0.1:6443"
 FAR = "https://k8s.example.com"
@@ -35,7 +35,7 @@ class TestResolve:
         """With all that is asked about; the current context does not matter."""
         path = kubeconfig(tmp_path / "config", "kind-labkit", "shop")
 
-        assert resolve("shop", path) == ClusterRef(path, "shop", "shop-cluster", LOOPBACK, "shop-user", "")
+        assert resolve("shop", path) == Context(path, "shop", "shop-cluster", LOOPBACK, "shop-user", "")
 
     def test_a_near_miss_is_named(self, tmp_path: Path) -> None:
         """Also what there is besides."""
@@ -168,8 +168,8 @@ class TestAsking:
 class TestConfirm:
     """Nobody is assumed to have said yes."""
 
-    far = ClusterRef(None, "shop-prod", "shop", FAR, "me", "")
-    near = ClusterRef(None, "kind-labkit", "kind-labkit", LOOPBACK, "kind-labkit", "")
+    far = Context(None, "shop-prod", "shop", FAR, "me", "")
+    near = Context(None, "kind-labkit", "kind-labkit", LOOPBACK, "kind-labkit", "")
 
     def test_a_cluster_of_this_machine_needs_none(self) -> None:
         """Nobody is asked."""

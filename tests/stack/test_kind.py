@@ -13,7 +13,7 @@ from labkit.settings import files_root, load_settings
 from labkit.stack.acquire import acquire
 from labkit.stack.catalogue import Tool, load_tools
 from labkit.stack.kind import KindCluster, Node
-from labkit.stack.tools import tools
+from labkit.stack.tools import kind_tool, kubectl_tool
 from tests.stack.release_site import serve
 
 DOCKER = """#!/bin/sh
@@ -143,18 +143,15 @@ def test_a_sum_that_stands_alone_is_read_and_held(tmp_path: Path) -> None:
     assert installed.path.is_relative_to(tmp_path / "cache")
 
 
-def test_tools_on_path_are_used_and_kind_only_when_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lab on a context needs no kind; nothing is fetched when both are here in accepted versions."""
+def test_tools_on_path_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is fetched when both are here in accepted versions."""
     for name, says in {"kind": "kind v0.30.0 go1.25 linux/amd64", "kubectl": "Client Version: v1.33.1"}.items():
         (tmp_path / name).write_text(f"#!/bin/sh\necho '{says}'\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     settings = load_settings({"cache_dir": tmp_path / "cache", "mirror": str(tmp_path)})
 
-    assert tools(settings, need_kind=False).kind is None
-    both = tools(settings, need_kind=True)
-
-    assert (both.kind, both.kubectl) == (tmp_path / "kind", tmp_path / "kubectl")
+    assert (kind_tool(settings), kubectl_tool(settings)) == (tmp_path / "kind", tmp_path / "kubectl")
     assert not (tmp_path / "cache").exists()
 
 
